@@ -1,0 +1,1 @@
+"""The embedded Globus: Flows, Compute, Transfer and Auth on loopback, spoken to over HTTP only."""

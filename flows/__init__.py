@@ -1,0 +1,1 @@
+"""Flow definitions, input schemas and their metadata: data only."""
