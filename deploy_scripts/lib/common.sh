@@ -31,13 +31,14 @@ die() { # one sentence for the reader, then stop
 
 # ---------------------------------------------------------------- stages and the log
 
-# A script that another one started (CIB_LOG_FILE is set) writes into the log of its parent.
-CIB_NESTED="${CIB_LOG_FILE:+yes}"
-CIB_STARTED_MS="$(now_ms)"
-CIB_STAGES=()
+# Three variables pass from a script to those it starts: the log, the start of the whole command, and
+# the lines of the stages so far. CIB_IN_STAGE says that standard output already goes to the log.
+CIB_STARTED_MS="${CIB_STARTED_MS:-$(now_ms)}"
+CIB_STAGE_LINES="${CIB_STAGE_LINES:-}"
+export CIB_STARTED_MS CIB_STAGE_LINES
 
 open_log() { # open_log NAME: choose the log file of this run; keep the newest twenty
-    [ -z "$CIB_NESTED" ] || return 0
+    [ -z "${CIB_LOG_FILE:-}" ] || return 0
     local folder
     if is_root; then folder=/var/log/cib-flows; else folder="$HOME/.cache/cib-flows/logs"; fi
     folder="${CIB_LOG_DIR:-$folder}"
@@ -50,20 +51,36 @@ open_log() { # open_log NAME: choose the log file of this run; keep the newest t
     say "log: $CIB_LOG_FILE"
 }
 
-finish_stage() { # finish_stage STATUS TITLE START_MS WHAT_TO_DO: the line of one stage, or the failure
-    local status=$1 title=$2 elapsed
-    elapsed="$(seconds_since "$3")"
-    if [ "$status" -ne 0 ]; then
-        printf '  FAILED  %-44s %7s s\n' "$title" "$elapsed"
-        if [ -z "$CIB_NESTED" ]; then
+share_log() { # root: let the ordinary user's half of the same command go on writing
+    if is_root; then chown "$(build_user)" "$CIB_LOG_FILE"; fi
+}
+
+in_stage() { [ -n "${CIB_IN_STAGE:-}" ]; }
+
+finish_stage() { # finish_stage STATUS TITLE ELAPSED: prints the line of one stage, or the failure
+    local line
+    line="$(printf '%-52s %7s s' "$2" "$3")"
+    if [ "$1" -ne 0 ]; then
+        say "  FAILED: $line"
+        if ! in_stage; then
             say "----- last lines of $CIB_LOG_FILE"
             tail -n 20 "$CIB_LOG_FILE"
             say "-----"
         fi
-        die "$title failed; $4"
+        die "'$2' failed; the lines above say why, and the whole log is $CIB_LOG_FILE."
     fi
-    printf '  %-52s %7s s\n' "$title" "$elapsed"
-    CIB_STAGES+=("$(printf '%-52s %7s s' "$title" "$elapsed")")
+    say "  $line"
+    CIB_STAGE_LINES+="  $line"$'\n'
+}
+
+run_logged() { # run_logged LOG TITLE COMMAND ARGS...: its output goes to LOG; never call it in `if`
+    local log=$1 title=$2
+    shift 2
+    if in_stage; then
+        (set -e; "$@")
+    else
+        (set -e; export CIB_IN_STAGE=yes; printf '\n===== %s\n' "$title"; "$@") >>"$log" 2>&1
+    fi
 }
 
 stage() { # stage TITLE COMMAND ARGS...: run it into the log, print one line with its time
@@ -72,14 +89,45 @@ stage() { # stage TITLE COMMAND ARGS...: run it into the log, print one line wit
     started="$(now_ms)"
     # Not inside `if` or `||`: bash would then ignore `set -e` within the command's own functions.
     set +e
-    if [ -n "$CIB_NESTED" ]; then
-        (set -e; "$@")
-    else
-        (set -e; printf '\n===== %s\n' "$title"; "$@") >>"$CIB_LOG_FILE" 2>&1
-    fi
+    run_logged "$CIB_LOG_FILE" "$title" "$@"
     status=$?
     set -e
-    finish_stage "$status" "$title" "$started" "the log above says why."
+    finish_stage "$status" "$title" "$(seconds_since "$started")"
+}
+
+CIB_BACKGROUND_PID=
+stage_background() { # stage_background TITLE COMMAND ARGS...: one at a time; end it with stage_wait
+    CIB_BACKGROUND_TITLE=$1
+    CIB_BACKGROUND_PARTS="$(mktemp -d)"
+    shift
+    (
+        started="$(now_ms)"
+        set +e
+        run_logged "$CIB_BACKGROUND_PARTS/log" "$CIB_BACKGROUND_TITLE" "$@"
+        status=$?
+        seconds_since "$started" >"$CIB_BACKGROUND_PARTS/elapsed"
+        exit "$status"
+    ) &
+    CIB_BACKGROUND_PID=$!
+    trap stop_background EXIT
+}
+
+stop_background() { # when something else failed first: the background stage must not outlive us
+    if [ -n "$CIB_BACKGROUND_PID" ]; then
+        kill "$CIB_BACKGROUND_PID" 2>/dev/null || true
+        rm -rf -- "$CIB_BACKGROUND_PARTS"
+    fi
+}
+
+stage_wait() { # wait for the background stage; its output is appended to the log
+    local status=0 elapsed
+    [ -n "$CIB_BACKGROUND_PID" ] || return 0
+    wait "$CIB_BACKGROUND_PID" || status=$?
+    CIB_BACKGROUND_PID=
+    cat "$CIB_BACKGROUND_PARTS/log" >>"$CIB_LOG_FILE" 2>/dev/null || true
+    elapsed="$(cat "$CIB_BACKGROUND_PARTS/elapsed")"
+    rm -rf -- "$CIB_BACKGROUND_PARTS"
+    finish_stage "$status" "$CIB_BACKGROUND_TITLE (meanwhile)" "$elapsed"
 }
 
 # ---------------------------------------------------------------- root's work: packages, the user
@@ -167,7 +215,7 @@ ensure_build_user() { # root: make the user and its id ranges; ordinary user: ch
 
 # Variables that describe the site (proxies, certificates, mirrors, tool settings) follow the work to
 # the ordinary user; those that describe root's own home and tools do not.
-CIB_KEPT_VARIABLES='^(https?_proxy|no_proxy|all_proxy|HTTPS?_PROXY|NO_PROXY|ALL_PROXY|SSL_CERT_(FILE|DIR)|NIX_SSL_CERT_FILE|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|GIT_SSL_CAINFO|NODE_EXTRA_CA_CERTS|PIP_.*|UV_.*|CIB_.*|GLOBUS_.*|PYTEST_.*|HYPOTHESIS_.*|LANG|LC_.*|TZ|TERM|COLUMNS|NO_COLOR|FORCE_COLOR|CI|SOURCE_DATE_EPOCH)$'
+CIB_KEPT_VARIABLES='^(https?_proxy|no_proxy|all_proxy|HTTPS?_PROXY|NO_PROXY|ALL_PROXY|SSL_CERT_(FILE|DIR)|NIX_SSL_CERT_FILE|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|GIT_SSL_CAINFO|NODE_EXTRA_CA_CERTS|PIP_.*|UV_.*|CIB_.*|PYTEST_.*|HYPOTHESIS_.*|LANG|LC_.*|TZ|TERM|COLUMNS|NO_COLOR|FORCE_COLOR|CI|SOURCE_DATE_EPOCH)$'
 
 run_as_user_in() { # run_as_user_in FOLDER COMMAND ARGS...: as the ordinary user, in that folder
     local folder=$1 name user home environment=()
@@ -182,7 +230,7 @@ run_as_user_in() { # run_as_user_in FOLDER COMMAND ARGS...: as the ordinary user
         if [[ $name =~ $CIB_KEPT_VARIABLES ]]; then environment+=("$name=${!name}"); fi
     done < <(compgen -e)
     # Debian's own programs first: a Python installed under root's home cannot be read by this user.
-    # `env` clears and sets inside runuser, so that no value shows in a process list as an argument.
+    # Exported in a subshell, not given to `env`: values must not show as arguments in a process list.
     (
         cd "$folder"
         for name in $(compgen -e); do unset "$name" 2>/dev/null || true; done
@@ -217,12 +265,9 @@ list_source_files() { # NUL-separated paths under the checkout: tracked, or new 
     done
 }
 
-source_digest() { # one sha256 over the names, modes and contents of the source files
-    (
-        cd "$CIB_CHECKOUT"
-        list_source_files | xargs -0 -r stat -c '%a %n' --
-        list_source_files | xargs -0 -r sha256sum --
-    ) | sha256sum | cut -c1-64
+source_digest() { # one sha256 over the names, modes, link targets and contents of the source files
+    list_source_files | tar -C "$CIB_CHECKOUT" --null --no-recursion -T - --mtime=@0 --owner=0 \
+        --group=0 --numeric-owner -cf - | sha256sum | cut -c1-64
 }
 
 user_source_tree() { # prints the folder in which the ordinary user finds the source files
@@ -238,7 +283,7 @@ copy_source_tree() { # root: bring the user's copy up to date (mtimes kept, remo
     local tree digest wanted
     tree="$(user_source_tree)"
     digest="$(source_digest)"
-    if [ "$(cat "$tree.digest" 2>/dev/null)" = "$digest" ]; then
+    if [ -d "$tree" ] && [ "$(cat "$tree.digest" 2>/dev/null)" = "$digest" ]; then
         say "source tree $tree is up to date"
         return 0
     fi
