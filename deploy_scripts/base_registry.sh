@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Serve base images on this machine where Docker Hub cannot be reached.
 #
-#   bash deploy_scripts/base_registry.sh start [--all] | stop | status | url
+#   bash deploy_scripts/base_registry.sh start [--all] | packages | stop | status | url
 #
-# start   where Docker Hub answers: nothing to do. Else: make a base image from Debian packages (once)
-#         and serve it as library/python:3.11-slim and library/debian:12-slim on the loopback;
-#         --all also makes library/debian:nopython-slim, which the tests need.
-# url     prints HOST:PORT while the local registry runs, else nothing.
+# start     where Docker Hub answers: nothing to do. Else: make a base image from Debian packages (once)
+#           and serve it as library/python:3.11-slim on the loopback; --all also makes
+#           library/debian:12-slim, which holds no Python and which the tests need.
+# packages  only the part of it that needs root.
+# url       prints HOST:PORT while the local registry runs, else nothing.
 #
 # Everything is made and run by the ordinary user and kept in ~/.cache/cib-flows; root only installs
 # Debian packages. Environment: CIB_REGISTRY_PORT (5055), CIB_DOCKER_HUB (yes | no: do not ask).
@@ -17,8 +18,8 @@
 readonly PORT="${CIB_REGISTRY_PORT:-5055}"
 readonly ADDRESS="127.0.0.1:$PORT"
 readonly PYTHON_PACKAGES=ca-certificates,python3,python3-venv,python3-pip
-readonly PYTHON_IMAGES=(python:3.11-slim debian:12-slim)
-readonly PLAIN_IMAGE=debian:nopython-slim
+readonly PYTHON_IMAGES=(python:3.11-slim)
+readonly PLAIN_IMAGES=(debian:12-slim debian:nopython-slim) # two names for one image
 
 # ---------------------------------------------------------------- asking registries
 
@@ -163,27 +164,36 @@ make_missing_images() { # make_missing_images [--all]
     if ! all_present "${PYTHON_IMAGES[@]}"; then
         stage "make the base image with Python" make_image "$PYTHON_PACKAGES" python3 "${PYTHON_IMAGES[@]}"
     fi
-    if [ "${1:-}" = --all ] && ! all_present "$PLAIN_IMAGE"; then
-        stage "make the base image without Python" make_image "" bash "$PLAIN_IMAGE"
+    if [ "${1:-}" = --all ] && ! all_present "${PLAIN_IMAGES[@]}"; then
+        stage "make the base image without Python" make_image "" bash "${PLAIN_IMAGES[@]}"
     fi
 }
 
 # ---------------------------------------------------------------- commands
 
+local_registry_needed() { # a registry that runs already holds images in use: go on with it
+    ! registry_runs || return 0
+    ! docker_hub_answers
+}
+
+install_packages() {
+    have apt-get || die "Docker Hub is out of reach, and without apt no base image can be made here."
+    apt_install_missing python3 mmdebstrap skopeo uidmap
+}
+
 start() { # start [--all]
     local wanted=("${PYTHON_IMAGES[@]}")
-    if [ "${1:-}" = --all ]; then wanted+=("$PLAIN_IMAGE"); fi
+    if [ "${1:-}" = --all ]; then wanted+=("${PLAIN_IMAGES[@]}"); fi
     if all_present "${wanted[@]}"; then
         say "base images are served at $ADDRESS"
         return 0
     fi
-    if docker_hub_answers; then
+    if ! local_registry_needed; then
         say "Docker Hub answers: no local registry is needed"
         return 0
     fi
     open_log base-registry
-    have apt-get || die "Docker Hub is out of reach, and without apt no base image can be made here."
-    stage "packages that make a base image" apt_install_missing python3 mmdebstrap skopeo uidmap
+    stage "packages that make a base image" install_packages
     if is_root; then
         stage "the ordinary user" ensure_build_user
         stage "source tree for the ordinary user" copy_source_tree
@@ -211,11 +221,12 @@ status() {
 
 case "${1:-}" in
     start) start "${@:2}" ;;
+    packages) if local_registry_needed; then install_packages; else say "not needed"; fi ;;
     stop) stop_registry ;;
     status) status ;;
     url) if registry_runs; then say "$ADDRESS"; fi ;;
     *)
-        printf 'usage: base_registry.sh start [--all] | stop | status | url\n' >&2
+        printf 'usage: base_registry.sh start [--all] | packages | stop | status | url\n' >&2
         exit 2
         ;;
 esac

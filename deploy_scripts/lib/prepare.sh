@@ -1,0 +1,104 @@
+# shellcheck shell=bash
+# What quickstart.sh and test.sh have in common: root's half (packages, Apptainer, the ordinary user and
+# its source tree) and the ordinary user's half (base images, a Python environment, the site profile).
+# Sourced after common.sh, never run.
+
+# The state folder of the ordinary user; everything that these scripts make for it stands below.
+state_folder() { printf '%s/.cib-flows' "$HOME"; }
+
+# ---------------------------------------------------------------- root's half
+
+base_packages() {
+    if have apt-get; then
+        apt_install_missing ca-certificates git python3 python3-venv
+    else
+        have python3 || die "python3 (3.10 or newer) is not on PATH; install it and run again."
+    fi
+}
+
+prepare_machine() { # prepare_machine NAME SCRIPT ARGS...: returns as the ordinary user, or not at all
+    local name=$1 script=$2 registry="$CIB_DEPLOY_DIR/base_registry.sh"
+    shift 2
+    open_log "$name"
+    [ -z "${CIB_MACHINE_READY:-}" ] || return 0
+    stage "Debian packages" base_packages
+    stage "Apptainer" bash "$CIB_DEPLOY_DIR/install_apptainer.sh"
+    stage "packages for a base image (if needed)" bash "$registry" packages
+    stage "ordinary user $(build_user)" ensure_build_user
+    export CIB_MACHINE_READY=yes
+    if is_root; then
+        stage "source tree that this user can read" copy_source_tree
+        share_log
+        # Everything that builds or runs an image happens as the ordinary user from here on.
+        run_as_user bash "$(user_source_tree)/deploy_scripts/$script" "$@"
+        exit
+    fi
+}
+
+# ---------------------------------------------------------------- the Python environment
+
+system_python() { # prints the first Python that is new enough, the distribution's own before others
+    local candidate
+    for candidate in /usr/bin/python3 python3 python3.13 python3.12 python3.11 python3.10; do
+        if have "$candidate" && "$candidate" -c \
+            'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+            command -v "$candidate"
+            return 0
+        fi
+    done
+    die "no Python 3.10 or newer with venv was found; install python3 and python3-venv."
+}
+
+
+install_into() { # install_into VENV PIP_ARGUMENTS...: with uv, which is faster; with pip where uv fails
+    local venv=$1
+    shift
+    if [ -x "$venv/bin/uv" ] &&
+        SSL_CERT_FILE="${SSL_CERT_FILE:-${PIP_CERT:-/etc/ssl/certs/ca-certificates.crt}}" \
+            UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-${PIP_INDEX_URL:-}}" \
+            "$venv/bin/uv" pip install --python "$venv/bin/python" "$@"; then
+        return 0
+    fi
+    say "uv could not do it, so pip does"
+    "$venv/bin/python" -m pip install "$@"
+}
+
+python_environment() { # python_environment VENV DIGEST PIP_ARGUMENTS...: current, or made so
+    local venv=$1 digest=$2 python
+    shift 2
+    python="$(system_python)"
+    digest="$digest $("$python" --version) $*"
+    if [ "$(cat "$venv/installed" 2>/dev/null)" = "$digest" ]; then
+        say "$venv is up to date"
+        return 0
+    fi
+    # A server that runs from this environment must not go on with half of the old program.
+    if [ -x "$venv/bin/cib-flows" ]; then
+        "$venv/bin/cib-flows" local stop --home "$(state_folder)/local" || true
+    fi
+    rm -f "$venv/installed"
+    # The version number stays while the files change, so an installed copy would be taken for current.
+    "$venv/bin/python" -m pip uninstall --quiet --yes cib-flows 2>/dev/null || true
+    if ! "$venv/bin/python" -c 'import pip' 2>/dev/null; then
+        mkdir -p "$(dirname "$venv")"
+        "$python" -m venv --clear "$venv"
+    fi
+    [ -x "$venv/bin/uv" ] || "$venv/bin/python" -m pip install --quiet uv ||
+        say "uv is not to be had here"
+    install_into "$venv" "$@"
+    printf '%s\n' "$digest" >"$venv/installed"
+}
+
+# ---------------------------------------------------------------- the site profile
+
+write_site_profile() { # write_site_profile VENV FILE: what an administrator would say about this machine
+    local venv=$1 file=$2 tools mirror
+    tools="$(state_folder)/tools"
+    mkdir -p "$tools"
+    if [ -x "$venv/bin/uv" ] && ! cmp -s "$venv/bin/uv" "$tools/uv"; then
+        cp "$venv/bin/uv" "$tools/.uv" && mv "$tools/.uv" "$tools/uv"
+    fi
+    mirror="$(bash "$CIB_DEPLOY_DIR/base_registry.sh" url)"
+    "$venv/bin/python" "$CIB_DEPLOY_DIR/lib/site_profile.py" "$file" --tools "$tools" \
+        ${mirror:+--docker-mirror "$mirror"}
+}

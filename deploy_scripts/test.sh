@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# Run every check of the project on a fresh Debian 12 machine, or any Linux with Apptainer.
+#
+#   bash deploy_scripts/test.sh                  # format, lint, types, every tier of tests
+#   bash deploy_scripts/test.sh -m "not apptainer" [PYTEST ARGS...]     # one pytest run with these
+#
+# As root it drops to an ordinary user first, like quickstart.sh. Every check runs, also after another
+# one failed; the exit code is 0 only when all passed.
+
+# shellcheck source=lib/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
+# shellcheck source=lib/prepare.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib/prepare.sh"
+
+FAILED_CHECKS=()
+
+check() { # check TITLE COMMAND ARGS...: like a stage, but the next one runs also when this one failed
+    local title=$1 started status part verdict
+    shift
+    started="$(now_ms)"
+    part="$(mktemp)"
+    set +e
+    # shellcheck disable=SC2031  # run_as_user_in sets another PATH, in a subshell of its own
+    (cd "$CIB_CHECKOUT" && PATH="$VENV/bin:$PATH" exec "$@") >"$part" 2>&1
+    status=$?
+    set -e
+    { printf '\n===== %s\n' "$title"; cat "$part"; } >>"$CIB_LOG_FILE"
+    # pytest exits with 5 when a selection holds no test
+    if [ "$status" -eq 0 ]; then
+        verdict="$(tail -n 1 "$part")"
+    else
+        verdict="FAILED"
+        FAILED_CHECKS+=("$title")
+        say "----- $title"
+        tail -n 60 "$part"
+        say "-----"
+    fi
+    rm -f "$part"
+    finish_stage 0 "$title" "$(seconds_since "$started")"
+    [ -z "$verdict" ] || say "      $verdict"
+    CIB_STAGE_LINES+="      $verdict"$'\n'
+}
+
+summary() {
+    say ""
+    say "summary: $(seconds_since "$CIB_STARTED_MS") s in all, log $CIB_LOG_FILE"
+    printf '%s' "$CIB_STAGE_LINES"
+    if [ "${#FAILED_CHECKS[@]}" -gt 0 ]; then
+        say "FAILED: $(printf '%s; ' "${FAILED_CHECKS[@]}" | sed 's/; $//')"
+        return 1
+    fi
+    say "all checks passed"
+}
+
+prepare_machine test test.sh "$@"
+
+VENV="$(state_folder)/venv-test"
+SITE="$(state_folder)/site-test.json"
+mkdir -p "$(state_folder)"
+
+stage_background "base images" bash "$CIB_DEPLOY_DIR/base_registry.sh" start --all
+stage "Python environment" python_environment "$VENV" \
+    "$CIB_CHECKOUT $(sha256sum "$CIB_CHECKOUT/pyproject.toml" | cut -c1-64)" \
+    --editable "${CIB_CHECKOUT}[local,dev]"
+stage_wait
+stage "site profile" write_site_profile "$VENV" "$SITE"
+# The tests' own local Globus starts from this profile: certificates, mirrors, tools of this machine.
+export CIB_TEST_SITE="$SITE"
+
+if [ $# -gt 0 ]; then
+    check "pytest $*" pytest -q "$@"
+else
+    check "ruff format" ruff format --check .
+    check "ruff check" ruff check .
+    check "mypy" mypy --strict cib_flows functions
+    check "pytest: everything without images" pytest -q -m "not apptainer"
+    check "pytest: with real images" pytest -q -m apptainer
+fi
+summary
