@@ -25,11 +25,9 @@ check() { # check TITLE COMMAND ARGS...: like a stage, but the next one runs als
     status=$?
     set -e
     { printf '\n===== %s\n' "$title"; cat "$part"; } >>"$CIB_LOG_FILE"
-    # pytest exits with 5 when a selection holds no test
-    if [ "$status" -eq 0 ]; then
-        verdict="$(tail -n 1 "$part")"
-    else
-        verdict="FAILED"
+    verdict="$(tail -n 1 "$part")"
+    if [ "$status" -ne 0 ]; then
+        verdict="FAILED: $verdict"
         FAILED_CHECKS+=("$title")
         say "----- $title"
         tail -n 60 "$part"
@@ -72,7 +70,7 @@ if [ $# -gt 0 ]; then
 else
     check "ruff format" ruff format --check .
     check "ruff check" ruff check .
-    check "mypy" mypy --strict cib_flows functions
+    check "mypy" mypy --strict cib_flows # it holds links to functions/ and flows/
     check "pytest: everything without images" pytest -q -m "not apptainer"
     check "pytest: with real images" pytest -q -m apptainer
 fi
