@@ -12,7 +12,7 @@
 # Everything is made and run by the ordinary user and kept in ~/.cache/cib-flows; root only installs
 # Debian packages. Environment: CIB_REGISTRY_PORT (5055), CIB_DOCKER_HUB (yes | no: do not ask).
 
-# shellcheck source=lib/common.sh
+# shellcheck source-path=SCRIPTDIR source=lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
 
 readonly PORT="${CIB_REGISTRY_PORT:-5055}"

@@ -8,7 +8,7 @@
 # the newer libraries it needs, so that no library of the machine is replaced. Running it again is
 # free. Needs root (or sudo without a password) only when something is missing.
 
-# shellcheck source=lib/common.sh
+# shellcheck source-path=SCRIPTDIR source=lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
 
 readonly PRIVATE_LIBRARIES=/usr/lib/cib-flows-apptainer

@@ -8,9 +8,9 @@
 # builds or runs images. Running it again is safe, and takes seconds. What it leaves: ~/.cib-flows
 # (program, local Globus, images), ~/.cache/cib-flows (base images, where Docker Hub is out of reach).
 
-# shellcheck source=lib/common.sh
+# shellcheck source-path=SCRIPTDIR source=lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
-# shellcheck source=lib/prepare.sh
+# shellcheck source-path=SCRIPTDIR source=lib/prepare.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib/prepare.sh"
 
 readonly EXPECTED_ANSWER="Successfully created df"

@@ -7,9 +7,9 @@
 # As root it drops to an ordinary user first, like quickstart.sh. Every check runs, also after another
 # one failed; the exit code is 0 only when all passed.
 
-# shellcheck source=lib/common.sh
+# shellcheck source-path=SCRIPTDIR source=lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
-# shellcheck source=lib/prepare.sh
+# shellcheck source-path=SCRIPTDIR source=lib/prepare.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib/prepare.sh"
 
 FAILED_CHECKS=()
