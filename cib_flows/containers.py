@@ -1,0 +1,255 @@
+"""Registered containers: finding them, and running functions and commands in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from cib_flows.deployment import Deployment, FlowSource, load_deployment
+from cib_flows.errors import (
+    CibFlowsError,
+    NotDeployedError,
+    NotFoundError,
+    ServiceError,
+    UsageError,
+)
+from cib_flows.profiles import Globus, connect
+from cib_flows.tasks import call_function
+
+if TYPE_CHECKING:
+    import globus_compute_sdk
+
+__all__ = ["CommandResult", "Container", "list_containers", "run_argv"]
+
+# A task's result may have 10 MB; two streams of this size stay well below it once they are text.
+MAX_STREAM_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """A command that ran in a container. ``stdout`` and ``stderr`` hold at most their last
+    megabyte.
+
+    ``returncode`` is the command's own, or as a shell has it: 127 not found, 126 not executable,
+    124 out of time.
+    """
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True)
+class Container:
+    """A registered image: what it is, and where functions run in it.
+
+    ``path`` and ``sha256`` name the SIF on the endpoint, ``size`` its bytes. ``record`` is the
+    whole JSON record where it was fetched, and otherwise what the run returned; ``cached`` says
+    that the run built nothing because an identical image existed.
+    """
+
+    container_id: str
+    name: str
+    tag: str
+    path: str
+    sha256: str
+    size: int
+    endpoint_id: str
+    user_endpoint_config: dict[str, Any]
+    cached: bool = False
+    record: dict[str, Any] = field(default_factory=dict, repr=False)
+    globus: Globus | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def from_output(
+        cls, globus: Globus, output: Mapping[str, Any], deployment: Deployment | None = None
+    ) -> Container:
+        """The container that ``register_container`` returned or ``list_containers`` found.
+
+        Raises ``ServiceError`` when fields are missing, as from another version's functions.
+        """
+        how = output.get("executor") or {}
+        tags = output.get("tags") or [""]
+        try:
+            path = str(output["path"])
+            return cls(
+                container_id=str(output["container_id"]),
+                name=str(output["name"]),
+                tag=str(output.get("tag") or tags[0]),
+                path=path,
+                sha256=str(output["sha256"]),
+                size=int(output["bytes"]),
+                endpoint_id=str(
+                    how.get("endpoint_id") or (deployment.run_endpoint if deployment else "")
+                ),
+                user_endpoint_config=dict(
+                    how.get("user_endpoint_config") or {"container_uri": path}
+                ),
+                cached=bool(output.get("cached", False)),
+                record=dict(output),
+                globus=globus,
+            )
+        except (KeyError, TypeError, ValueError) as problem:
+            raise ServiceError(
+                f"The endpoint's answer does not describe a container ({problem!r}).",
+                hint="Its functions may be of another version; run 'cib-flows deploy'.",
+            ) from None
+
+    @classmethod
+    def get(cls, reference: str, globus: Globus | None = None) -> Container:
+        """The container called ``name``, ``name:tag``, or by its id or an unambiguous start of it.
+
+        ``globus`` is by default what ``connect()`` gives. Raises ``NotFoundError``.
+        """
+        globus = globus or connect()
+        answer = _ask_catalogue(globus, {"reference": reference})
+        record = answer.get("container")
+        if not isinstance(record, Mapping):
+            raise NotFoundError(f"There is no container {reference!r}.")
+        return cls.from_output(globus, record, load_deployment(globus))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The container for programs: the fields above and what an ``Executor`` takes."""
+        return {
+            "container_id": self.container_id,
+            "name": self.name,
+            "tag": self.tag,
+            "path": self.path,
+            "sha256": self.sha256,
+            "bytes": self.size,
+            "cached": self.cached,
+            "executor": self.executor_arguments(),
+        }
+
+    def executor_arguments(self) -> dict[str, Any]:
+        """The two arguments that make a Compute ``Executor``, or a flow's action, run in the
+        image.
+        """
+        return {
+            "endpoint_id": self.endpoint_id,
+            "user_endpoint_config": dict(self.user_endpoint_config),
+        }
+
+    def executor(self, **options: Any) -> globus_compute_sdk.Executor:
+        """A Compute SDK ``Executor`` whose functions run in this image.
+
+        Functions travel as source text, so the image's Python may be another than yours.
+        ``options`` are the Executor's own and win over what is set here. Raises ``ServiceError``
+        when Globus Compute cannot be reached.
+        """
+        from globus_compute_sdk import Executor
+        from globus_compute_sdk.serialize import AllCodeStrategies, ComputeSerializer
+
+        arguments: dict[str, Any] = {
+            **self.executor_arguments(),
+            "label": f"{self.name}:{self.tag}",
+            # The SDK's own limit makes each call of a submit-and-wait script sleep four seconds;
+            # this
+            # one keeps to what the service allows.
+            "api_burst_limit": 8,
+            "api_burst_window_s": 5,
+        }
+        if "serializer" not in options:
+            arguments["serializer"] = ComputeSerializer(strategy_code=AllCodeStrategies())
+        if "client" not in options:
+            arguments["client"] = (self.globus or connect()).compute_sdk_client()
+        return Executor(**{**arguments, **options})
+
+    def run(self, argv: Sequence[str], timeout_s: float | None = None) -> CommandResult:
+        """Runs a command in the image, through the run endpoint, and returns what it said.
+
+        ``argv`` is a list of words; no shell reads them. ``timeout_s`` limits the command, not the
+        wait for a worker. Raises ``UsageError`` for an empty command, ``ServiceError`` when the
+        endpoint could not run it at all.
+        """
+        if isinstance(argv, str) or not argv:
+            raise UsageError("A command is a list of at least one word.")
+        with self.executor() as executor:
+            submit: Callable[..., Any] = executor.submit
+            future = submit(run_argv, list(argv), MAX_STREAM_BYTES, timeout_s)
+            try:
+                returned = future.result()
+            except (
+                Exception
+            ) as failure:  # the SDK raises whatever the worker's failure unpickles to
+                lines = [line for line in str(failure).splitlines() if line.strip()]
+                raise ServiceError(
+                    f"The endpoint {self.endpoint_id} could not run a command in {self.path}: "
+                    f"{lines[-1].strip() if lines else type(failure).__name__}",
+                ) from failure
+        code, stdout, stderr = returned
+        return CommandResult(int(code), str(stdout), str(stderr))
+
+
+def list_containers(globus: Globus | None = None, limit: int | None = None) -> list[dict[str, Any]]:
+    """The catalogue of the build endpoint, newest first: ``container_id, name, tags, path, sha256,
+    bytes, created_at`` of each container, at most ``limit`` of them.
+    """
+    globus = globus or connect()
+    found: list[dict[str, Any]] = []
+    while limit is None or len(found) < limit:
+        page = 20 if limit is None else min(20, limit - len(found))
+        answer = _ask_catalogue(globus, {"limit": page, "offset": len(found)})
+        rows = answer.get("containers") or []
+        found.extend(rows)
+        if not rows or len(found) >= int(answer.get("total") or 0):
+            break
+    return found
+
+
+def _ask_catalogue(globus: Globus, question: dict[str, Any]) -> dict[str, Any]:
+    deployment = load_deployment(globus)
+    if deployment is None:
+        raise NotDeployedError(
+            "Nothing is deployed to this Globus yet; run 'cib-flows deploy' or a first build."
+        )
+    answer = call_function(
+        globus,
+        "list_containers",
+        deployment.function_id("list_containers"),
+        deployment.build_endpoint,
+        FlowSource.packaged().control_config,
+        question,
+    )
+    if not answer.get("ok"):
+        error = answer.get("error") or {}
+        kind: type[CibFlowsError] = (
+            NotFoundError if error.get("code") == "container_not_found" else ServiceError
+        )
+        raise kind(
+            str(error.get("message") or "The catalogue gave no answer."), error.get("hint") or None
+        )
+    return answer
+
+
+def run_argv(argv: list[str], limit: int, timeout_s: float | None) -> list[int | str]:
+    """Runs ``argv`` and returns its exit code and the last ``limit`` bytes of each stream, as text.
+
+    Sent to the endpoint as text, so it brings its own imports and uses only built-in types.
+    """
+    import subprocess
+    import tempfile
+
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        try:
+            done = subprocess.run(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                timeout=timeout_s,
+                check=False,
+            )
+            code = done.returncode
+        except FileNotFoundError:
+            return [127, "", f"{argv[0]}: command not found\n"]
+        except PermissionError:
+            return [126, "", f"{argv[0]}: permission denied\n"]
+        except subprocess.TimeoutExpired:
+            code = 124
+        texts: list[int | str] = []
+        for stream in (out, err):
+            stream.seek(max(0, stream.seek(0, 2) - limit))
+            texts.append(stream.read().decode("utf-8", "replace"))
+    return [code, *texts]

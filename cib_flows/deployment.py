@@ -1,0 +1,394 @@
+"""Putting the functions and the flow on a Globus, and remembering what was put there.
+
+Functions cannot be changed once registered, so one is registered anew exactly when the sha256 of
+its text is new. The flow is created once and updated afterwards. What is deployed stands in a small
+JSON record without secrets, which may be committed and shared: ``CIB_FLOWS_DEPLOYMENT`` names the
+file, otherwise each profile has its own.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import platform
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from cib_flows._version import __version__
+from cib_flows.bundle import FunctionBundle, bundle_function, function_names
+from cib_flows.errors import CibFlowsError, NotDeployedError, NotFoundError, UsageError
+from cib_flows.files import write_whole
+from cib_flows.profiles import Globus
+from cib_flows.services import explained
+
+__all__ = [
+    "Deployment",
+    "FlowSource",
+    "RegisteredFunction",
+    "deploy",
+    "ensure_deployed",
+    "fill_placeholders",
+    "load_deployment",
+    "remember_worker",
+    "save_deployment",
+]
+
+RECORD_FORMAT = 1
+ROLES = ("flow_viewers", "flow_starters", "flow_administrators", "run_managers", "run_monitors")
+MAY_UPDATE = ("flow_owner", "flow_administrator")
+WORKER_PACKAGES = ("globus-compute-endpoint", "parsl")
+PLACEHOLDER = re.compile(r"<[^<>]*>")
+
+
+@dataclass(frozen=True)
+class RegisteredFunction:
+    """A function on Globus Compute and the sha256 of the text it was registered with."""
+
+    id: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What is deployed. ``flow_sha256`` covers everything the flow was created or updated with.
+
+    ``worker`` holds the versions (``globus-compute-endpoint``, ``parsl``) last seen in an image
+    that the build endpoint made, so that a recipe can be rendered without asking it.
+    """
+
+    flow_id: str
+    flow_sha256: str
+    build_endpoint: str
+    run_endpoint: str
+    functions: dict[str, RegisteredFunction]
+    roles: dict[str, list[str]] = field(default_factory=dict)
+    worker: dict[str, str] = field(default_factory=dict)
+    cib_flows: str = __version__
+
+    def function_id(self, name: str) -> str:
+        """The UUID of a registered function; raises ``NotDeployedError`` when it is not among
+        them.
+        """
+        try:
+            return self.functions[name].id
+        except KeyError:
+            raise NotDeployedError(
+                f"The deployment has no function {name}; run 'cib-flows deploy' again."
+            ) from None
+
+
+@dataclass(frozen=True)
+class FlowSource:
+    """The flow as it lies in ``flows/build_container``, before a deployment fills it."""
+
+    definition: dict[str, Any]
+    input_schema: dict[str, Any]
+    about: dict[str, Any]
+
+    @classmethod
+    def packaged(cls) -> FlowSource:
+        """The flow that this version of cib-flows comes with."""
+        folder = resources.files("cib_flows.flows").joinpath("build_container")
+        read = [
+            json.loads(folder.joinpath(name).read_text(encoding="utf-8"))
+            for name in ("definition.json", "input_schema.json", "flow.json")
+        ]
+        return cls(*read)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The Settings state's parameters: placeholders, and the endpoint profiles that the steps
+        ask for.
+        """
+        return dict(self.definition["States"]["Settings"]["Parameters"])
+
+    @property
+    def control_config(self) -> dict[str, Any]:
+        """The ``user_endpoint_config`` for light steps, such as watching a run."""
+        return dict(self.settings["control_config"])
+
+
+def load_deployment(globus: Globus) -> Deployment | None:
+    """The record of what is deployed there, or None. Raises ``UsageError`` for a file that is not
+    such a record.
+    """
+    path = record_path(globus)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    try:
+        record = json.loads(text)
+        if record["format"] != RECORD_FORMAT:
+            raise UsageError(
+                f"The deployment record {path} has format {record['format']}; this version reads "
+                f"{RECORD_FORMAT}.",
+                hint=(
+                    "It was written by another version of cib-flows; 'cib-flows deploy --force' "
+                    "writes it anew."
+                ),
+            )
+        functions = {
+            name: RegisteredFunction(str(entry["id"]), str(entry["sha256"]))
+            for name, entry in record["functions"].items()
+        }
+        return Deployment(
+            flow_id=str(record["flow_id"]),
+            flow_sha256=str(record["flow_sha256"]),
+            build_endpoint=str(record["build_endpoint"]),
+            run_endpoint=str(record["run_endpoint"]),
+            functions=functions,
+            roles=dict(record.get("roles", {})),
+            worker=dict(record.get("worker", {})),
+            cib_flows=str(record.get("cib_flows", "")),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise UsageError(
+            f"The file {path} is not a deployment record; move it away and run 'cib-flows deploy'."
+        ) from None
+
+
+def save_deployment(globus: Globus, deployment: Deployment) -> None:
+    """Writes the record, the same bytes for the same deployment."""
+    record = {"format": RECORD_FORMAT, "profile": globus.profile, **asdict(deployment)}
+    write_whole(record_path(globus), json.dumps(record, indent=2, sort_keys=True) + "\n")
+
+
+def remember_worker(
+    globus: Globus, deployment: Deployment, packages: Mapping[str, Any]
+) -> Deployment:
+    """Keeps the versions of the Globus Compute packages that an image of this deployment holds."""
+    worker = {name: str(packages[name]) for name in WORKER_PACKAGES if packages.get(name)}
+    if len(worker) < len(WORKER_PACKAGES) or worker == deployment.worker:
+        return deployment
+    updated = replace(deployment, worker=worker)
+    save_deployment(globus, updated)
+    return updated
+
+
+def record_path(globus: Globus) -> Path:
+    """Where the record lies."""
+    named = os.environ.get("CIB_FLOWS_DEPLOYMENT")
+    return Path(named).expanduser() if named else globus.record_path
+
+
+def ensure_deployed(globus: Globus, say: Callable[[str], None] | None = None) -> Deployment:
+    """The deployment to start runs of, made or brought up to date first where needed.
+
+    A flow that belongs to someone else is used as it is.
+    """
+    current = load_deployment(globus)
+    if current is None:
+        return deploy(globus, say=say)
+    wanted = _wanted_functions()
+    matches = all(
+        name in current.functions and current.functions[name].sha256 == bundle.sha256
+        for name, bundle in wanted.items()
+    ) and current.flow_sha256 == _flow_digest(_filled(FlowSource.packaged(), current))
+    try:
+        with explained("look up the deployed flow"):
+            flow = globus.flows.get_flow(current.flow_id)
+    except NotFoundError:
+        return deploy(globus, say=say)
+    if matches or str(flow.get("user_role") or MAY_UPDATE[0]) not in MAY_UPDATE:
+        return current
+    return deploy(globus, say=say)
+
+
+def deploy(
+    globus: Globus,
+    build_endpoint: str | None = None,
+    run_endpoint: str | None = None,
+    force: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> Deployment:
+    """Registers the functions whose text is new, creates or updates the flow, and writes the
+    record.
+
+    Doing it again changes nothing. ``force`` registers every function anew and updates the flow.
+    ``say`` is told each thing that was changed, in one line.
+
+    Raises ``UsageError`` when no build endpoint is known, ``ServiceError`` when a service refuses.
+    """
+    tell = say or (lambda line: None)
+    before = load_deployment(globus) if not force else _load_or_none(globus)
+    build = build_endpoint or (before.build_endpoint if before else None) or globus.build_endpoint
+    if build is None:
+        raise UsageError(
+            "No build endpoint is known; name one with --build-endpoint or "
+            "CIB_FLOWS_BUILD_ENDPOINT."
+        )
+    if run_endpoint is None:
+        run_endpoint = before.run_endpoint if before and not build_endpoint else build
+    flow_exists = before is not None and _exists(globus, before.flow_id)
+
+    functions: dict[str, RegisteredFunction] = {}
+    for name, bundle in _wanted_functions().items():
+        known = before.functions.get(name) if before and not force else None
+        if known and known.sha256 == bundle.sha256 and (flow_exists or _registered(globus, known)):
+            functions[name] = known
+        else:
+            functions[name] = _register(globus, bundle)
+            tell(f"registered {name} as {functions[name].id}")
+
+    after = Deployment(
+        flow_id=before.flow_id if before and flow_exists else "",
+        flow_sha256="",
+        build_endpoint=build,
+        run_endpoint=run_endpoint,
+        functions=functions,
+        roles=before.roles if before and flow_exists else {},
+        worker=before.worker if before and before.build_endpoint == build else {},
+    )
+    after = _put_flow(globus, after, before.flow_sha256 if before and not force else "", tell)
+    if after != before:
+        save_deployment(globus, after)
+    return after
+
+
+def fill_placeholders(value: Any, fillings: dict[str, str]) -> Any:
+    """A copy of ``value`` in which each string that is a placeholder, such as ``<endpoint:build>``,
+    is filled.
+
+    Raises ``CibFlowsError`` naming what is left over.
+    """
+    filled = _fill(copy.deepcopy(value), fillings)
+    left = sorted({text for text in _strings(filled) if PLACEHOLDER.fullmatch(text)})
+    if left:
+        raise CibFlowsError(
+            "The flow's definition has placeholders that this version cannot fill: "
+            f"{', '.join(left)}."
+        )
+    return filled
+
+
+def _fill(value: Any, fillings: dict[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _fill(inner, fillings) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_fill(inner, fillings) for inner in value]
+    if isinstance(value, str):
+        return fillings.get(value, value)
+    return value
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner)
+    elif isinstance(value, str):
+        yield value
+
+
+def _wanted_functions() -> dict[str, FunctionBundle]:
+    return {name: bundle_function(name) for name in function_names()}
+
+
+def _load_or_none(globus: Globus) -> Deployment | None:
+    try:
+        return load_deployment(globus)
+    except UsageError:
+        return None
+
+
+def _exists(globus: Globus, flow_id: str) -> bool:
+    try:
+        with explained("look up the deployed flow"):
+            globus.flows.get_flow(flow_id)
+    except NotFoundError:
+        return False
+    return True
+
+
+def _registered(globus: Globus, function: RegisteredFunction) -> bool:
+    globus.compute_pacer.wait()
+    try:
+        with explained("look up a registered function"):
+            globus.compute_v2.get_function(function.id)
+    except NotFoundError:
+        return False
+    return True
+
+
+def _register(globus: Globus, bundle: FunctionBundle) -> RegisteredFunction:
+    globus.compute_pacer.wait()
+    with explained(f"register the function {bundle.name}"):
+        answer = globus.compute.register_function(
+            {
+                "function_name": bundle.name,
+                "function_code": bundle.source,
+                # The service wraps text by itself, so that any Python version can run it.
+                "serialized": False,
+                "meta": {"python_version": platform.python_version(), "sdk_version": None},
+                "description": f"cib-flows {bundle.name}, sha256 {bundle.sha256}",
+            }
+        )
+    return RegisteredFunction(str(answer["function_uuid"]), bundle.sha256)
+
+
+def _filled(source: FlowSource, deployment: Deployment) -> FlowSource:
+    fillings = {
+        "<endpoint:build>": deployment.build_endpoint,
+        "<endpoint:run>": deployment.run_endpoint,
+        **{f"<function:{name}>": function.id for name, function in deployment.functions.items()},
+    }
+    schema = copy.deepcopy(source.input_schema)
+    schema["properties"]["build_endpoint"]["default"] = deployment.build_endpoint
+    return FlowSource(
+        definition=fill_placeholders(source.definition, fillings),
+        input_schema=fill_placeholders(schema, fillings),
+        about=source.about,
+    )
+
+
+def _flow_digest(flow: FlowSource) -> str:
+    text = json.dumps([flow.definition, flow.input_schema, flow.about], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _put_flow(
+    globus: Globus, deployment: Deployment, deployed_sha256: str, tell: Callable[[str], None]
+) -> Deployment:
+    flow = _filled(FlowSource.packaged(), deployment)
+    digest = _flow_digest(flow)
+    roles: dict[str, Any] = {role: list(flow.about.get(role, [])) for role in ROLES}
+    about: dict[str, Any] = {
+        key: flow.about[key]
+        for key in ("subtitle", "description", "keywords", "subscription_id")
+        if flow.about.get(key)
+    }
+    if not deployment.flow_id:
+        globus.flows_pacer.wait()
+        with explained("create the flow"):
+            created = globus.flows.create_flow(
+                flow.about["title"], flow.definition, flow.input_schema, **about, **roles
+            )
+        tell(f"created the flow {created['id']}")
+        return replace(deployment, flow_id=str(created["id"]), flow_sha256=digest, roles=roles)
+    if digest != deployed_sha256:
+        # Roles that the file has not changed are left alone: an administrator may have set others
+        # in the web app.
+        changed = {
+            role: names for role, names in roles.items() if names != deployment.roles.get(role)
+        }
+        globus.flows_pacer.wait()
+        with explained("update the flow"):
+            globus.flows.update_flow(
+                deployment.flow_id,
+                title=flow.about["title"],
+                definition=flow.definition,
+                input_schema=flow.input_schema,
+                **about,
+                **changed,
+            )
+        tell(f"updated the flow {deployment.flow_id}")
+    return replace(deployment, flow_sha256=digest, roles=roles)

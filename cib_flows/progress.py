@@ -1,0 +1,138 @@
+"""What a run is doing, seen from outside, without asking its services too often.
+
+Three things are asked for: the run's status, its newest log entries (for the step), and the build's
+own log through the function ``watch_build``. Only the first is needed; a watcher goes on without
+the others where the endpoint or the flow does not give them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cib_flows.errors import CibFlowsError
+from cib_flows.profiles import Globus
+from cib_flows.services import explained
+from cib_flows.tasks import FunctionCall, start_call
+
+__all__ = ["STEP_TITLES", "TERMINAL", "LogFollower", "Progress", "pause_after", "step_in"]
+
+STEP_TITLES = {
+    "RenderRecipe": "rendering the recipe",
+    "TransferPayload": "transferring the payload",
+    "FetchPayload": "fetching the payload",
+    "BuildImage": "building the image",
+    "VerifyImage": "verifying the image",
+    "RegisterContainer": "registering the container",
+    "ReuseContainer": "reusing an identical image",
+    "ReuseFetched": "reusing an identical image",
+    "ReportFailure": "finding out what went wrong",
+}
+TERMINAL = ("SUCCEEDED", "FAILED", "ENDED")
+GIVE_UP_AFTER = 3
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A run at one moment.
+
+    ``step`` is the flow's state (a key of ``STEP_TITLES``) or empty before the first one; ``log``
+    is what the build log gained since the last event, ``log_path`` where it lies on the endpoint;
+    ``phase`` and ``percent`` are the build's own guess of where it is, where it has one.
+    """
+
+    status: str
+    step: str
+    elapsed_s: float
+    log: str = ""
+    log_path: str = ""
+    phase: str = ""
+    percent: float | None = None
+
+    @property
+    def step_title(self) -> str:
+        return STEP_TITLES.get(self.step, self.step or "starting")
+
+
+def pause_after(elapsed_s: float) -> float:
+    """Seconds to the next look: short at first, so that a cached build ends at once; then
+    longer.
+    """
+    return 0.5 if elapsed_s < 5 else min(10.0, max(1.0, elapsed_s / 60))
+
+
+def step_in(newest_first: list[Mapping[str, Any]]) -> str | None:
+    """The flow state that the newest log entries show, or None when they show none."""
+    for entry in newest_first:
+        details = entry.get("details")
+        name = details.get("state_name") if isinstance(details, Mapping) else None
+        if name in STEP_TITLES:
+            return str(name)
+    return None
+
+
+class LogFollower:
+    """Follows a run's build log through ``watch_build``, one request per ``look``.
+
+    A look either submits a call or asks for its result, so that slow endpoints cost no more than
+    quick ones. After three failures in a row it stops asking.
+    """
+
+    def __init__(
+        self,
+        globus: Globus,
+        run_id: str,
+        function_id: str,
+        endpoint_id: str,
+        control_config: Mapping[str, Any],
+    ) -> None:
+        self._globus = globus
+        self._run_id = run_id
+        self._function_id = function_id
+        self._endpoint_id = endpoint_id
+        self._control_config = control_config
+        self._call: FunctionCall | None = None
+        self._failures = 0
+        self._offset = 0
+
+    @property
+    def gave_up(self) -> bool:
+        return self._failures >= GIVE_UP_AFTER
+
+    def look(self) -> dict[str, Any] | None:
+        """What ``watch_build`` returned, if it has; never raises this package's errors."""
+        if self.gave_up:
+            return None
+        try:
+            if self._call is None:
+                self._call = start_call(
+                    self._globus,
+                    "watch_build",
+                    self._function_id,
+                    self._endpoint_id,
+                    self._control_config,
+                    {"run_id": self._run_id, "offset": self._offset},
+                )
+                return None
+            result = self._call.result()
+            if result is None:
+                return None
+        except CibFlowsError:
+            self._call = None
+            self._failures += 1
+            return None
+        self._call = None
+        self._failures = 0
+        if not result.get("ok"):
+            return None
+        self._offset = int(result.get("next_offset") or self._offset)
+        return result
+
+
+def newest_entries(globus: Globus, run_id: str, limit: int = 10) -> list[Mapping[str, Any]]:
+    """A run's newest log entries, newest first."""
+    globus.flows_pacer.wait()
+    with explained("read the run's log"):
+        page = globus.flows.get_run_logs(run_id, limit=limit, reverse_order=True)
+    return list(page.get("entries") or [])

@@ -1,0 +1,368 @@
+"""One build: a run of the flow, from its start to the container it made or the reason it did
+not.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from cib_flows.containers import Container
+from cib_flows.deployment import Deployment, FlowSource, load_deployment, remember_worker
+from cib_flows.errors import CibFlowsError, NotFoundError, RunFailedError, ServiceError
+from cib_flows.failures import BuildFailure, failure_of, inactive_reason, output_of
+from cib_flows.profiles import Globus
+from cib_flows.progress import (
+    TERMINAL,
+    LogFollower,
+    Progress,
+    newest_entries,
+    pause_after,
+    step_in,
+)
+from cib_flows.services import RefusedError, explained
+from cib_flows.spec import ContainerSpec
+from cib_flows.tasks import call_function
+
+__all__ = ["BuildRun", "RunStatus"]
+
+MAX_LABEL = 64
+START_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """A run as the Flows service shows it. Times are ISO 8601; ``completed_at`` is empty until
+    it ended.
+    """
+
+    run_id: str
+    status: str
+    flow_id: str
+    label: str
+    started_at: str
+    completed_at: str
+    description: str
+
+    @property
+    def is_over(self) -> bool:
+        return self.status in TERMINAL
+
+
+class BuildRun:
+    """A run of the build flow.
+
+    Made by ``ContainerBuilder.build`` or ``BuildRun.attach``; holding one keeps nothing alive, and
+    the run goes on without it.
+    """
+
+    def __init__(self, globus: Globus, run_id: str, deployment: Deployment | None = None) -> None:
+        self.globus = globus
+        self.run_id = run_id
+        self._deployment = deployment
+        self._endpoint_id: str | None = None
+
+    def __repr__(self) -> str:
+        return f"BuildRun({self.run_id!r})"
+
+    @classmethod
+    def start(
+        cls,
+        globus: Globus,
+        deployment: Deployment,
+        spec: ContainerSpec,
+        label: str | None = None,
+        tags: Sequence[str] = (),
+    ) -> BuildRun:
+        """Starts a run for ``spec``. ``label`` is what lists show, by default ``name:tag``.
+
+        Raises ``ServiceError`` when the service refuses it.
+        """
+        body = spec.to_dict()
+        run_id = _start_once(
+            globus,
+            deployment.flow_id,
+            body,
+            (label or f"{spec.name}:{spec.tag}")[:MAX_LABEL],
+            list(tags),
+        )
+        run = cls(globus, run_id, deployment)
+        run._endpoint_id = str(body.get("build_endpoint") or deployment.build_endpoint)
+        return run
+
+    @classmethod
+    def attach(cls, globus: Globus, run_id: str) -> BuildRun:
+        """The run of that id, started by anyone. Raises ``NotFoundError`` when there is none."""
+        try:
+            known = str(uuid.UUID(run_id))
+        except ValueError:
+            raise NotFoundError(f"There is no run {run_id!r}: a run's id is a UUID.") from None
+        run = cls(globus, known, load_deployment(globus))
+        run.status()
+        return run
+
+    def status(self) -> RunStatus:
+        """Where the run is now."""
+        run = self._document()
+        details = run.get("details")
+        described = details.get("description") if isinstance(details, Mapping) else None
+        return RunStatus(
+            run_id=self.run_id,
+            status=str(run.get("status") or ""),
+            flow_id=str(run.get("flow_id") or ""),
+            label=str(run.get("label") or ""),
+            started_at=str(run.get("start_time") or ""),
+            completed_at=str(run.get("completion_time") or ""),
+            description=str(described or run.get("display_status") or ""),
+        )
+
+    def logs(self) -> list[dict[str, Any]]:
+        """All log entries, oldest first, as the service gives them: ``time, code, description,
+        details``.
+        """
+        import globus_sdk
+
+        entries: list[dict[str, Any]] = []
+        marker: str | None = None
+        while True:
+            self.globus.flows_pacer.wait()
+            with explained("read the run's log"):
+                page = self.globus.flows.get_run_logs(
+                    self.run_id, limit=100, marker=marker or globus_sdk.MISSING
+                )
+            entries.extend(page.get("entries") or [])
+            marker = page.get("marker")
+            if not page.get("has_next_page") or not marker:
+                return entries
+
+    def watch(
+        self,
+        follow_log: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> Iterator[Progress]:
+        """What the run is doing, again and again, until it ends or pauses (status INACTIVE).
+
+        The last event carries the final status. ``follow_log=False`` asks the endpoint nothing.
+        Raises ``ServiceError`` when the Flows service stays out of reach.
+        """
+        started = clock()
+        follower: LogFollower | None = None
+        step, log_path, phase = "", "", ""
+        percent: float | None = None
+        look = 0
+        while True:
+            status = self._document().get("status")
+            elapsed = clock() - started
+            if status in TERMINAL or status == "INACTIVE":
+                yield Progress(str(status), step, elapsed, "", log_path, phase, percent)
+                return
+            if look % 3 == 0:
+                step = step_in(newest_entries(self.globus, self.run_id)) or step
+            log = ""
+            if follow_log:
+                follower = follower or self._follower()
+                seen = follower.look() if follower else None
+                if seen is not None:
+                    log = str(seen.get("log") or "")
+                    log_path = str(seen.get("log_path") or log_path)
+                    phase = str(seen.get("phase") or "")
+                    percent = seen.get("percent")
+            yield Progress(str(status), step, elapsed, log, log_path, phase, percent)
+            sleep(pause_after(elapsed))
+            look += 1
+
+    def wait(self, timeout_s: float | None = None) -> RunStatus:
+        """Returns when the run has ended or paused. Raises ``ServiceError`` after ``timeout_s``
+        seconds.
+        """
+        for progress in self.watch(follow_log=False):
+            if timeout_s is not None and progress.elapsed_s > timeout_s:
+                raise ServiceError(
+                    f"The run {self.run_id} has not ended within {timeout_s:.0f} s; it goes on."
+                )
+        return self.status()
+
+    def result(self) -> Container:
+        """Waits for the run to end and returns its container.
+
+        Raises ``RunFailedError`` with the flow's own sentence when there is none.
+        """
+        status = self.wait()
+        if status.status == "INACTIVE":
+            raise RunFailedError(inactive_reason(self._document()))
+        if status.status != "SUCCEEDED":
+            failure = self.failure()
+            raise RunFailedError(failure.sentence, failure.as_dict(), failure.hint or None)
+        entries = self.logs()
+        record = _container_in(self._document()) or next(
+            (
+                output
+                for state in ("RegisterContainer", "ReuseContainer", "ReuseFetched")
+                if (output := output_of(entries, state)) is not None
+            ),
+            None,
+        )
+        if record is None:
+            raise RunFailedError(
+                f"The run {self.run_id} succeeded but names no container; its flow is another one."
+            )
+        self._remember_worker(output_of(entries, "VerifyImage"))
+        return Container.from_output(self.globus, record, self._deployment)
+
+    def failure(self) -> BuildFailure:
+        """Why the run failed. Meaningful only once its status is FAILED."""
+        return failure_of(self._document(), self.logs())
+
+    def inactive_reason(self) -> str:
+        """Why the run is paused and what to do, in one sentence."""
+        return inactive_reason(self._document())
+
+    def cancel(self) -> bool:
+        """Cancels the run and stops the build that it may be waiting for.
+
+        Returns whether there was a run to cancel; one that has ended is left as it is. The endpoint
+        is asked to stop as far as it can be reached: otherwise the build's own time limit ends it.
+        """
+        if self.status().is_over:
+            return False
+        self.globus.flows_pacer.wait()
+        try:
+            with explained("cancel the run"):
+                self.globus.flows.cancel_run(self.run_id)
+        except RefusedError:
+            if self.status().is_over:
+                return False
+            raise
+        endpoint = self._build_endpoint()
+        if endpoint is not None and self._deployment is not None:
+            try:
+                call_function(
+                    self.globus,
+                    "abort_build",
+                    self._deployment.function_id("abort_build"),
+                    endpoint,
+                    self._control_config,
+                    {"run_id": self.run_id},
+                    timeout_s=30,
+                )
+            except CibFlowsError:
+                # The run is cancelled all the same, and the build's own limit ends what goes on.
+                return True
+        return True
+
+    def resume(self) -> None:
+        """Lets a paused run go on, after asking for the consent that it lacks.
+
+        Raises ``ServiceError`` when the service refuses.
+        """
+        run = self._document()
+        flow_id = str(run.get("flow_id") or "")
+        scopes = list(_values_of(run.get("details"), ("required_scope", "required_scopes")))
+        if scopes:
+            import globus_sdk
+
+            with explained("ask for the consent"):
+                self.globus.app.login(
+                    auth_params=globus_sdk.gare.GlobusAuthorizationParameters(
+                        required_scopes=scopes
+                    ),
+                    force=True,
+                )
+        client = self.globus.flow(flow_id)
+        self.globus.flows_pacer.wait()
+        with explained("resume the run"):
+            client.resume_run(self.run_id)
+
+    @cached_property
+    def _control_config(self) -> dict[str, Any]:
+        return FlowSource.packaged().control_config
+
+    def _document(self) -> dict[str, Any]:
+        self.globus.flows_pacer.wait()
+        with explained(f"look up the run {self.run_id}"):
+            return dict(self.globus.flows.get_run(self.run_id).data)
+
+    def _follower(self) -> LogFollower | None:
+        endpoint = self._build_endpoint()
+        if endpoint is None or self._deployment is None:
+            return None
+        try:
+            function_id = self._deployment.function_id("watch_build")
+        except CibFlowsError:
+            return None
+        return LogFollower(self.globus, self.run_id, function_id, endpoint, self._control_config)
+
+    def _build_endpoint(self) -> str | None:
+        """Where the run builds: as started here, else as its first action's log entry says."""
+        if self._endpoint_id is None:
+            for entry in self.logs():
+                details = entry.get("details")
+                sent = details.get("input") if isinstance(details, Mapping) else None
+                if entry.get("code") == "ActionStarted" and isinstance(sent, Mapping):
+                    endpoint = sent.get("endpoint_id")
+                    if isinstance(endpoint, str):
+                        self._endpoint_id = endpoint
+                        break
+        return self._endpoint_id
+
+    def _remember_worker(self, verified: Mapping[str, Any] | None) -> None:
+        packages = (verified or {}).get("packages")
+        if self._deployment is not None and isinstance(packages, Mapping):
+            self._deployment = remember_worker(self.globus, self._deployment, packages)
+
+
+def _start_once(
+    globus: Globus, flow_id: str, body: dict[str, Any], label: str, tags: list[str]
+) -> str:
+    """Starts a run without starting two: when the answer is lost, a run with this call's own tag is
+    looked for before the next attempt."""
+    client = globus.flow(flow_id)
+    mark = f"request-{uuid.uuid4().hex[:12]}"
+    for attempt in range(START_ATTEMPTS):
+        globus.flows_pacer.wait()
+        try:
+            with explained("start the run"), client.retry_config.tune(max_retries=0):
+                run = client.run_flow(body, label=label, tags=[*tags, mark])
+            return str(run.get("run_id") or run["action_id"])
+        except ServiceError as failure:
+            transient = not isinstance(failure, RefusedError) or failure.status in (
+                429,
+                500,
+                502,
+                503,
+                504,
+            )
+            if not transient or attempt == START_ATTEMPTS - 1:
+                raise
+        time.sleep(0.5 * 2**attempt)
+        with explained("look for the run"):
+            page = globus.flows.list_runs(filter_flow_id=flow_id)
+        for run in page.get("runs") or []:
+            if mark in (run.get("tags") or []):
+                return str(run.get("run_id") or run["action_id"])
+    raise AssertionError("unreachable")
+
+
+def _container_in(run: Mapping[str, Any]) -> dict[str, Any] | None:
+    details = run.get("details")
+    output = details.get("output") if isinstance(details, Mapping) else None
+    container = output.get("container") if isinstance(output, Mapping) else None
+    return dict(container) if isinstance(container, Mapping) else None
+
+
+def _values_of(value: Any, keys: tuple[str, ...]) -> Iterator[str]:
+    """Strings under any of ``keys``, anywhere in a service's answer."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if key in keys:
+                yield from [inner] if isinstance(inner, str) else [str(part) for part in inner]
+            else:
+                yield from _values_of(inner, keys)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _values_of(inner, keys)

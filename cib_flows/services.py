@@ -1,0 +1,137 @@
+"""What the services say, turned into one sentence; and how often they may be asked.
+
+Every call of a ``globus_sdk`` client in this package happens inside ``explained``, so that no
+caller has to know the SDK's exceptions. The clients' own retries have run by then: five attempts
+with growing pauses on 429, 5xx and dropped connections.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from cib_flows.errors import CibFlowsError, NotFoundError, ServiceError, UsageError
+
+if TYPE_CHECKING:
+    import globus_sdk
+
+__all__ = ["Pacer", "RefusedError", "explained"]
+
+
+class RefusedError(ServiceError):
+    """A service answered with an error. ``status`` is the HTTP status, ``code`` the service's own
+    name for it.
+    """
+
+    def __init__(
+        self, message: str, status: int, code: str | None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint)
+        self.status = status
+        self.code = code
+
+
+@contextlib.contextmanager
+def explained(doing: str) -> Iterator[None]:
+    """Raises this package's errors in place of the SDK's. ``doing`` completes "could not …", such
+    as "start the run".
+
+    Raises ``NotFoundError`` for a 404, ``RefusedError`` for any other answer, ``ServiceError`` when
+    nothing answered and ``UsageError`` when a login is needed that cannot be had here.
+    """
+    import globus_sdk
+
+    try:
+        yield
+    except CibFlowsError:
+        raise
+    except globus_sdk.GlobusAPIError as refusal:
+        raise _refusal(doing, refusal) from refusal
+    except globus_sdk.NetworkError as failure:
+        raise ServiceError(
+            f"Could not {doing}: Globus did not answer ({_plain(failure.underlying_exception)}).",
+            hint=(
+                "Check the network; for a local home, 'cib-flows local status' says whether it "
+                "runs."
+            ),
+        ) from failure
+    except globus_sdk.GlobusError as failure:
+        raise UsageError(
+            f"Could not {doing}: the login to Globus did not work ({_plain(failure)}).",
+            hint=(
+                "Run the command in a terminal to log in, or set CIB_FLOWS_CLIENT_ID and "
+                "CIB_FLOWS_CLIENT_SECRET."
+            ),
+        ) from failure
+
+
+def _refusal(doing: str, refusal: globus_sdk.GlobusAPIError) -> CibFlowsError:
+    status, code = refusal.http_status, refusal.code
+    said = _details(refusal) or _plain(refusal.message or refusal.text)
+    if status == 404:
+        return NotFoundError(f"Could not {doing}: {said or 'Globus does not know it.'}")
+    hint = None
+    if status == 401:
+        hint = "The login has expired or was made for another Globus; log in again."
+    elif status == 403:
+        hint = "The identity in use lacks the permission or the consent for this."
+    elif status == 429:
+        hint = "The service limits how often it may be asked; wait a minute."
+    elif status >= 500:
+        hint = "This is trouble inside the service; try again later."
+    return RefusedError(f"Could not {doing}: {said} (HTTP {status}).", status, code, hint)
+
+
+def _details(refusal: globus_sdk.GlobusAPIError) -> str:
+    """The list of complaints that Globus Flows gives for a bad definition or input, as text."""
+    error: Any = (refusal.raw_json or {}).get("error")
+    detail = error.get("detail") if isinstance(error, dict) else None
+    if not isinstance(detail, list):
+        return ""
+    said = []
+    for item in detail[:5]:
+        if isinstance(item, dict):
+            place = ".".join(str(part) for part in item.get("loc") or [])
+            said.append(f"{place}: {item.get('msg')}" if place else str(item.get("msg")))
+    return "; ".join(said)
+
+
+def _plain(said: object) -> str:
+    """The first line of a message, without its final full stop."""
+    lines = str(said or "").strip().splitlines()
+    return lines[0].strip().rstrip(".")[:500] if lines else ""
+
+
+class Pacer:
+    """Keeps calls under a service's limit by waiting before the one that would exceed it.
+
+    Globus Compute allows 20 requests in 10 seconds per user; the default stays below, for other
+    programs' sake.
+    """
+
+    def __init__(
+        self,
+        limit: int = 16,
+        window_s: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._limit = limit
+        self._window_s = window_s
+        self._clock = clock
+        self._sleep = sleep
+        self._calls: collections.deque[float] = collections.deque()
+
+    def wait(self) -> None:
+        """Returns as soon as one more call is allowed, and counts it."""
+        now = self._clock()
+        while self._calls and now - self._calls[0] >= self._window_s:
+            self._calls.popleft()
+        if len(self._calls) >= self._limit:
+            self._sleep(self._window_s - (now - self._calls[0]))
+            now = self._clock()
+            self._calls.popleft()
+        self._calls.append(now)
