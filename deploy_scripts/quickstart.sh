@@ -83,10 +83,9 @@ SITE="$(state_folder)/site.json"
 RESULTS="$(state_folder)/quickstart"
 mkdir -p "$RESULTS"
 
-stage_background "base images" bash "$CIB_DEPLOY_DIR/base_registry.sh" start
 stage "Python environment" python_environment "$VENV" "$(source_digest)" \
     "cib-flows[local] @ file://$CIB_CHECKOUT"
-stage_wait
+stage "base images" base_images
 stage "site profile" write_site_profile "$VENV" "$SITE"
 stage "local Globus" start_local_globus "$VENV" "$GLOBUS_HOME" "$SITE"
 stage "build, verify, register examples/pandas.yaml" build_example "$RESULTS/build.json"

@@ -50,17 +50,17 @@ summary() {
     say "all checks passed"
 }
 
+BASE_IMAGES=(--all)
 prepare_machine test test.sh "$@"
 
 VENV="$(state_folder)/venv-test"
 SITE="$(state_folder)/site-test.json"
 mkdir -p "$(state_folder)"
 
-stage_background "base images" bash "$CIB_DEPLOY_DIR/base_registry.sh" start --all
 stage "Python environment" python_environment "$VENV" \
     "$CIB_CHECKOUT $(sha256sum "$CIB_CHECKOUT/pyproject.toml" | cut -c1-64)" \
     --editable "${CIB_CHECKOUT}[local,dev]"
-stage_wait
+stage "base images" base_images
 stage "site profile" write_site_profile "$VENV" "$SITE"
 # The tests' own local Globus starts from this profile: certificates, mirrors, tools of this machine.
 export CIB_TEST_SITE="$SITE"

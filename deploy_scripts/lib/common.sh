@@ -73,61 +73,20 @@ finish_stage() { # finish_stage STATUS TITLE ELAPSED: prints the line of one sta
     CIB_STAGE_LINES+="  $line"$'\n'
 }
 
-run_logged() { # run_logged LOG TITLE COMMAND ARGS...: its output goes to LOG; never call it in `if`
-    local log=$1 title=$2
-    shift 2
-    if in_stage; then
-        (set -e; "$@")
-    else
-        (set -e; export CIB_IN_STAGE=yes; printf '\n===== %s\n' "$title"; "$@") >>"$log" 2>&1
-    fi
-}
-
 stage() { # stage TITLE COMMAND ARGS...: run it into the log, print one line with its time
     local title=$1 started status
     shift
     started="$(now_ms)"
     # Not inside `if` or `||`: bash would then ignore `set -e` within the command's own functions.
     set +e
-    run_logged "$CIB_LOG_FILE" "$title" "$@"
+    if in_stage; then
+        (set -e; "$@")
+    else
+        (set -e; export CIB_IN_STAGE=yes; printf '\n===== %s\n' "$title"; "$@") >>"$CIB_LOG_FILE" 2>&1
+    fi
     status=$?
     set -e
     finish_stage "$status" "$title" "$(seconds_since "$started")"
-}
-
-CIB_BACKGROUND_PID=
-stage_background() { # stage_background TITLE COMMAND ARGS...: one at a time; end it with stage_wait
-    CIB_BACKGROUND_TITLE=$1
-    CIB_BACKGROUND_PARTS="$(mktemp -d)"
-    shift
-    (
-        started="$(now_ms)"
-        set +e
-        run_logged "$CIB_BACKGROUND_PARTS/log" "$CIB_BACKGROUND_TITLE" "$@"
-        status=$?
-        seconds_since "$started" >"$CIB_BACKGROUND_PARTS/elapsed"
-        exit "$status"
-    ) &
-    CIB_BACKGROUND_PID=$!
-    trap stop_background EXIT
-}
-
-stop_background() { # when something else failed first: the background stage must not outlive us
-    if [ -n "$CIB_BACKGROUND_PID" ]; then
-        kill "$CIB_BACKGROUND_PID" 2>/dev/null || true
-        rm -rf -- "$CIB_BACKGROUND_PARTS"
-    fi
-}
-
-stage_wait() { # wait for the background stage; its output is appended to the log
-    local status=0 elapsed
-    [ -n "$CIB_BACKGROUND_PID" ] || return 0
-    wait "$CIB_BACKGROUND_PID" || status=$?
-    CIB_BACKGROUND_PID=
-    cat "$CIB_BACKGROUND_PARTS/log" >>"$CIB_LOG_FILE" 2>/dev/null || true
-    elapsed="$(cat "$CIB_BACKGROUND_PARTS/elapsed")"
-    rm -rf -- "$CIB_BACKGROUND_PARTS"
-    finish_stage "$status" "$CIB_BACKGROUND_TITLE (meanwhile)" "$elapsed"
 }
 
 # ---------------------------------------------------------------- root's work: packages, the user

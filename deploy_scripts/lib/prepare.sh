@@ -8,26 +8,37 @@ state_folder() { printf '%s/.cib-flows' "$HOME"; }
 
 # ---------------------------------------------------------------- root's half
 
-base_packages() {
+# Which base images the script needs beside the one with Python: empty, or --all.
+BASE_IMAGES=()
+
+install_packages() {
     if have apt-get; then
         apt_install_missing ca-certificates git python3 python3-venv
     else
         have python3 || die "python3 (3.10 or newer) is not on PATH; install it and run again."
     fi
+    bash "$CIB_DEPLOY_DIR/base_registry.sh" packages
+}
+
+begin_base_images() { # the longest part of the preparation, so it runs beside the rest of it
+    local log="${CIB_LOG_FILE%.log}-base-images.log"
+    # What goes wrong here is tried again, and reported, by the stage that needs the images.
+    CIB_IN_STAGE=yes run_as_user bash "$(user_source_tree)/deploy_scripts/base_registry.sh" \
+        start "${BASE_IMAGES[@]}" >"$log" 2>&1 </dev/null &
 }
 
 prepare_machine() { # prepare_machine NAME SCRIPT ARGS...: returns as the ordinary user, or not at all
-    local name=$1 script=$2 registry="$CIB_DEPLOY_DIR/base_registry.sh"
+    local name=$1 script=$2
     shift 2
     open_log "$name"
     [ -z "${CIB_MACHINE_READY:-}" ] || return 0
-    stage "Debian packages" base_packages
-    stage "Apptainer" bash "$CIB_DEPLOY_DIR/install_apptainer.sh"
-    stage "packages for a base image (if needed)" bash "$registry" packages
+    stage "Debian packages" install_packages
     stage "ordinary user $(build_user)" ensure_build_user
+    if is_root; then stage "source tree that this user can read" copy_source_tree; fi
+    begin_base_images
+    stage "Apptainer" bash "$CIB_DEPLOY_DIR/install_apptainer.sh"
     export CIB_MACHINE_READY=yes
     if is_root; then
-        stage "source tree that this user can read" copy_source_tree
         share_log
         # Everything that builds or runs an image happens as the ordinary user from here on.
         run_as_user bash "$(user_source_tree)/deploy_scripts/$script" "$@"
@@ -89,7 +100,11 @@ python_environment() { # python_environment VENV DIGEST PIP_ARGUMENTS...: curren
     printf '%s\n' "$digest" >"$venv/installed"
 }
 
-# ---------------------------------------------------------------- the site profile
+# ---------------------------------------------------------------- base images, the site profile
+
+base_images() { # waits for those under way, makes what is missing
+    bash "$CIB_DEPLOY_DIR/base_registry.sh" start "${BASE_IMAGES[@]}"
+}
 
 write_site_profile() { # write_site_profile VENV FILE: what an administrator would say about this machine
     local venv=$1 file=$2 tools mirror

@@ -97,28 +97,6 @@ def test_a_failing_stage_shows_the_end_of_its_log_and_stops(
     assert str(log) in result.stderr
 
 
-def test_a_background_stage_reports_its_failure_when_waited_for(
-    common_sh: Path, tmp_path: Path
-) -> None:
-    result = bash(
-        common_sh,
-        """
-        breaks() { echo "reason of the failure"; return 3; }
-        open_log demo
-        stage_background "meanwhile" breaks
-        stage "foreground" true
-        stage_wait
-        echo unreachable
-        """,
-        CIB_LOG_DIR=str(tmp_path),
-    )
-
-    assert result.returncode == 1
-    assert "foreground" in result.stdout
-    assert "reason of the failure" in result.stdout
-    assert "unreachable" not in result.stdout
-
-
 def test_next_subordinate_range_avoids_those_in_use(common_sh: Path, tmp_path: Path) -> None:
     ranges = tmp_path / "subuid"
     ranges.write_text("a:100000:65536\nb:300000:65536\n")
