@@ -1,0 +1,205 @@
+"""``cib-flows local``: the embedded Globus on this machine."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from cib_flows.errors import UsageError
+
+if TYPE_CHECKING:
+    from cib_flows.local.home import Home, ServerRecord
+
+__all__ = ["local"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _common(command: Command) -> Command:
+    """The options of every command here."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
+        click.option(
+            "--home",
+            "home_path",
+            metavar="DIR",
+            help="The home to use  [default: $CIB_FLOWS_HOME or ~/.cib-flows/local].",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _home(path: str | None) -> Home:
+    from cib_flows.local.home import Home
+
+    return Home(path)
+
+
+def _say(as_json: bool, document: Mapping[str, Any], text: str) -> None:
+    click.echo(json.dumps(document, indent=2) if as_json else text)
+
+
+def _describe(home: Home, record: ServerRecord | None) -> dict[str, Any]:
+    """What ``start`` and ``status`` report."""
+    document: dict[str, Any] = {"running": record is not None, "home": str(home.path)}
+    if record is not None:
+        client = home.client()
+        document |= {
+            "pid": record.pid,
+            "url": record.url,
+            "compute_url": "http://localhost:5000" if record.compute_port else None,
+            "amqp_port": record.amqp_port,
+            "endpoint_id": client.endpoint_id,
+            "staging_collection_id": client.staging_collection_id,
+            "log": str(home.log_path),
+        }
+    return document
+
+
+def _text(document: Mapping[str, Any], headline: str) -> str:
+    lines = [headline]
+    if document["running"]:
+        lines += [
+            f"  pid        {document['pid']}",
+            f"  services   {document['url']}",
+            f"  endpoint   {document['endpoint_id']}",
+            f"  staging    {document['staging_collection_id']}",
+            f"  log        {document['log']}",
+        ]
+        if document["compute_url"] is None:
+            lines.append(
+                "  note       port 5000 is not ours, so globus_compute_sdk (Client, Executor) cannot reach this "
+                "home; everything else can."
+            )
+    return "\n".join(lines)
+
+
+@click.group()
+def local() -> None:
+    """Run Globus on this machine: Flows, Compute, Transfer and Auth on loopback."""
+
+
+@local.command()
+@_common
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help="Port of the services  [default: chosen]."
+)
+@click.option(
+    "--site",
+    "site_path",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A site profile (JSON), merged over this home's default.",
+)
+@click.option("--no-compute-port", is_flag=True, help="Leave port 5000 alone.")
+def start(
+    home_path: str | None,
+    as_json: bool,
+    port: int | None,
+    site_path: Path | None,
+    no_compute_port: bool,
+) -> None:
+    """Start the local Globus in the background; a running one is left alone."""
+    from cib_flows.local import control
+
+    home = _home(home_path)
+    started = control.start(
+        home,
+        port=port,
+        site=_site(site_path) if site_path else None,
+        compute_port=not no_compute_port,
+    )
+    document = _describe(home, started.record) | {"already_running": started.already}
+    headline = "already runs" if started.already else "is up"
+    text = _text(document, f"The local Globus in {home.path} {headline}.")
+    if started.already and site_path:
+        text += "\n  note       --site was not applied: stop it first."
+    _say(as_json, document, text)
+
+
+def _site(path: Path) -> dict[str, Any]:
+    try:
+        site = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as problem:
+        raise UsageError(f"The site profile {path} is not readable JSON: {problem}.") from None
+    if not isinstance(site, dict):
+        raise UsageError(f"The site profile {path} must hold one JSON object.")
+    return site
+
+
+@local.command()
+@_common
+def stop(home_path: str | None, as_json: bool) -> None:
+    """Stop the local Globus; what it knows is kept."""
+    from cib_flows.local import control
+
+    home = _home(home_path)
+    stopped = control.stop(home)
+    text = "has stopped" if stopped else "was not running"
+    _say(
+        as_json,
+        {"home": str(home.path), "stopped": stopped},
+        f"The local Globus in {home.path} {text}.",
+    )
+
+
+@local.command()
+@_common
+def status(home_path: str | None, as_json: bool) -> None:
+    """Say whether the local Globus runs, and where. Exit code 1 when it does not."""
+    home = _home(home_path)
+    document = _describe(home, home.running())
+    verb = "runs" if document["running"] else "is not running"
+    text = _text(document, f"The local Globus in {home.path} {verb}.")
+    last = home.last_record()
+    if not document["running"] and last is not None and last.pid is not None:
+        text += f"\n  note       its last server (process {last.pid}) ended without being stopped."
+    _say(as_json, document, text)
+    if not document["running"]:
+        raise SystemExit(1)
+
+
+@local.command()
+@_common
+def env(home_path: str | None, as_json: bool) -> None:
+    """Print what points the Globus clients at it: eval "$(cib-flows local env)"."""
+    environment = _home(home_path).environment()
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
+    _say(as_json, environment, "\n".join(lines))
+
+
+@local.group()
+def collection() -> None:
+    """Folders that the local Transfer service serves as collections."""
+
+
+@collection.command("add")
+@_common
+@click.argument("name")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def add_collection(home_path: str | None, as_json: bool, name: str, folder: Path) -> None:
+    """Declare FOLDER as a collection called NAME, and print its id. May be done while the server runs."""
+    from cib_flows.local.transfer.collections import Collections
+
+    home = _home(home_path)
+    home.client()
+    added = Collections.of_home(home).add(name, folder)
+    _say(as_json, added.document(), added.id)
+
+
+@collection.command("list")
+@_common
+def list_collections(home_path: str | None, as_json: bool) -> None:
+    """List the collections of a home."""
+    from cib_flows.local.transfer.collections import Collections
+
+    home = _home(home_path)
+    home.client()
+    found = Collections.of_home(home).all()
+    text = "\n".join(f"{item.id}  {item.name}  {item.path}" for item in found)
+    _say(as_json, {"collections": [item.document() for item in found]}, text)

@@ -1,0 +1,304 @@
+"""Globus Auth, as far as an application with a client id and secret needs it.
+
+Tokens carry their own contents, signed with the home's key, so that a restart forgets none of them; only
+revocations are stored.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import secrets
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from cib_flows.local.actions import Identity
+from cib_flows.local.database import Database
+from cib_flows.local.home import Client
+
+__all__ = ["AuthService", "Grant", "resource_server", "split_scopes"]
+
+ACCESS_LIFETIME = 172_800  # two days, as the service grants
+REFRESH_LIFETIME = 180 * 86_400
+
+SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS auth_revoked (token_id TEXT PRIMARY KEY, expires REAL NOT NULL)"
+)
+
+# Scopes whose URL names a client that goes by another name as a resource server.
+_NAMED_SERVERS = {
+    "facd7ccc-c5f4-42aa-916b-a0e270e2c2a9": "funcx_service",
+    "eec9b274-0c81-4334-bdc2-54e90e689b9a": "flows.globus.org",
+    "73320ffe-4cb4-4b25-a0a3-83d53d59ce4f": "groups.api.globus.org",
+}
+_OPENID = {"openid", "profile", "email", "offline_access"}
+
+
+def split_scopes(text: str) -> list[str]:
+    """The top-level scopes of a scope string; what stands in brackets depends on the scope before it."""
+    scopes: list[str] = []
+    depth = 0
+    word = ""
+    for character in text + " ":
+        if character == "[":
+            depth += 1
+        elif character == "]":
+            depth -= 1
+        elif depth == 0 and character in " +\t\n":
+            if word:
+                scopes.append(word)
+            word = ""
+        elif depth == 0:
+            word += character
+    return list(dict.fromkeys(scopes))
+
+
+def resource_server(scope: str) -> str:
+    """The resource server whose token answers for ``scope``."""
+    if scope in _OPENID:
+        return "auth.globus.org"
+    if scope.startswith("urn:globus:auth:scope:"):
+        return scope.split(":")[4]
+    if scope.startswith("https://auth.globus.org/scopes/"):
+        owner = scope.removeprefix("https://auth.globus.org/scopes/").split("/")[0]
+        return _NAMED_SERVERS.get(owner, owner)
+    return "auth.globus.org"
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What a token says: whose it is, for which service and scopes, and until when."""
+
+    subject: str
+    server: str
+    scopes: str
+    kind: str
+    token_id: str
+    issued: int
+    expires: int
+
+
+class AuthService:
+    """Issues and checks tokens for the home's one client, whose identity is its own."""
+
+    def __init__(self, client: Client, static_token: str, database: Database) -> None:
+        self._client = client
+        self._static_token = static_token
+        self._key = bytes.fromhex(client.signing_key)
+        self._database = database
+        database.create(SCHEMA)
+        self.identity = Identity(
+            id=client.client_id, username=f"{client.client_id}@clients.auth.globus.org", email=None
+        )
+
+    # -- tokens --------------------------------------------------------------------------------------------
+
+    def issue(self, server: str, scopes: Iterable[str], kind: str = "access") -> str:
+        now = int(time.time())
+        lifetime = ACCESS_LIFETIME if kind == "access" else REFRESH_LIFETIME
+        claims = {
+            "sub": self._client.client_id,
+            "srv": server,
+            "scp": " ".join(scopes),
+            "typ": kind,
+            "jti": secrets.token_hex(8),
+            "iat": now,
+            "exp": now + lifetime,
+        }
+        body = base64.urlsafe_b64encode(json.dumps(claims, separators=(",", ":")).encode()).rstrip(
+            b"="
+        )
+        return f"{body.decode()}.{self._sign(body)}"
+
+    def _sign(self, body: bytes) -> str:
+        digest = hmac.new(self._key, body, hashlib.sha256).digest()
+        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+    def read(self, token: str, kind: str = "access") -> Grant | None:
+        """What a token of this home grants; None for any other, expired or revoked text."""
+        if kind == "access" and hmac.compare_digest(token.encode(), self._static_token.encode()):
+            far = int(time.time()) + ACCESS_LIFETIME
+            return Grant(self._client.client_id, "", "", kind, "static", 0, far)
+        body, _, signature = token.partition(".")
+        if not hmac.compare_digest(self._sign(body.encode()).encode(), signature.encode()):
+            return None
+        try:
+            claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+        except (
+            binascii.Error,
+            ValueError,
+        ):  # pragma: no cover - the signature vouches for the body
+            return None
+        if claims["typ"] != kind or claims["exp"] < time.time():
+            return None
+        if self._database.row("SELECT 1 FROM auth_revoked WHERE token_id = ?", (claims["jti"],)):
+            return None
+        return Grant(
+            claims["sub"],
+            claims["srv"],
+            claims["scp"],
+            kind,
+            claims["jti"],
+            claims["iat"],
+            claims["exp"],
+        )
+
+    def identify(self, authorization: str | None) -> Identity | None:
+        """Who sends this ``Authorization`` header; None when it holds no valid bearer token."""
+        scheme, _, token = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or self.read(token.strip()) is None:
+            return None
+        return self.identity
+
+    def is_client(self, authorization: str | None, form: dict[str, str]) -> bool:
+        """Whether a request carries the client's id and secret, in its header or its form."""
+        name, secret = form.get("client_id", ""), form.get("client_secret", "")
+        scheme, _, encoded = (authorization or "").partition(" ")
+        if scheme.lower() == "basic":
+            try:
+                name, _, secret = base64.b64decode(encoded).decode().partition(":")
+            except (binascii.Error, UnicodeDecodeError):
+                return False
+            name, secret = unquote(name), unquote(secret)
+        same_name = hmac.compare_digest(name.encode(), self._client.client_id.encode())
+        same_secret = hmac.compare_digest(secret.encode(), self._client.client_secret.encode())
+        return same_name and same_secret
+
+    # -- routes --------------------------------------------------------------------------------------------
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/v2/oauth2/token", self._token, methods=["POST"]),
+            Route("/v2/oauth2/token/introspect", self._introspect, methods=["POST"]),
+            Route("/v2/oauth2/token/revoke", self._revoke, methods=["POST"]),
+            Route("/v2/oauth2/token/validate", self._validate, methods=["POST"]),
+            Route("/v2/oauth2/userinfo", self._userinfo, methods=["GET", "POST"]),
+            Route("/v2/api/identities", self._identities, methods=["GET"]),
+            Route("/v2/api/identities/{identity_id}/consents", self._consents, methods=["GET"]),
+        ]
+
+    async def _token(self, request: Request) -> Response:
+        form = await _form(request)
+        if not self.is_client(request.headers.get("authorization"), form):
+            return JSONResponse({"error": "invalid_client"}, 401)
+        grant_type = form.get("grant_type")
+        if grant_type == "client_credentials":
+            return JSONResponse(self._grant(split_scopes(form.get("scope", ""))))
+        if grant_type == "refresh_token":
+            held = self.read(form.get("refresh_token", ""), "refresh")
+            if held is None:
+                return JSONResponse({"error": "invalid_grant"}, 400)
+            return JSONResponse(self._grant(held.scopes.split()))
+        return JSONResponse({"error": "unsupported_grant_type"}, 400)
+
+    def _grant(self, scopes: list[str]) -> dict[str, Any]:
+        by_server: dict[str, list[str]] = defaultdict(list)
+        for scope in scopes:
+            by_server[resource_server(scope)].append(scope)
+        if not by_server:
+            by_server["auth.globus.org"] = ["openid"]
+        tokens: list[dict[str, Any]] = [
+            {
+                "access_token": self.issue(server, held),
+                "refresh_token": self.issue(server, held, "refresh"),
+                "expires_in": ACCESS_LIFETIME,
+                "resource_server": server,
+                "scope": " ".join(held),
+                "state": "_default",
+                "token_type": "Bearer",
+            }
+            for server, held in by_server.items()
+        ]
+        return {**tokens[0], "other_tokens": tokens[1:]}
+
+    async def _introspect(self, request: Request) -> Response:
+        form = await _form(request)
+        held = self.read(form.get("token", ""))
+        if held is None:
+            return JSONResponse({"active": False})
+        answer: dict[str, Any] = {
+            "active": True,
+            "client_id": self._client.client_id,
+            "sub": held.subject,
+            "username": self.identity.username,
+            "name": "Local Globus",
+            "email": None,
+            "scope": held.scopes,
+            "aud": [held.server] if held.server else [],
+            "iss": "https://auth.globus.org",
+            "iat": held.issued,
+            "nbf": held.issued,
+            "exp": held.expires,
+            "token_type": "Bearer",
+        }
+        if "identity_set" in form.get("include", ""):
+            answer["identity_set"] = [held.subject]
+        return JSONResponse(answer)
+
+    async def _revoke(self, request: Request) -> Response:
+        form = await _form(request)
+        token = form.get("token", "")
+        held = self.read(token) or self.read(token, "refresh")
+        if held is not None and held.token_id != "static":
+            self._database.execute(
+                "INSERT OR IGNORE INTO auth_revoked VALUES (?, ?)", (held.token_id, held.expires)
+            )
+        return JSONResponse({"active": False})
+
+    async def _validate(self, request: Request) -> Response:
+        form = await _form(request)
+        return JSONResponse({"active": self.read(form.get("token", "")) is not None})
+
+    async def _userinfo(self, request: Request) -> Response:
+        identity = self.identity
+        return JSONResponse(
+            {
+                "sub": identity.id,
+                "preferred_username": identity.username,
+                "name": "Local Globus",
+                "email": identity.email,
+                "identity_provider": str(uuid.UUID(int=0)),
+                "identity_set": [{"sub": identity.id, "username": identity.username}],
+            }
+        )
+
+    async def _identities(self, request: Request) -> Response:
+        wanted = ",".join(
+            filter(None, (request.query_params.get("ids"), request.query_params.get("usernames")))
+        ).split(",")
+        known = {self.identity.id, self.identity.username}
+        found = [self._identity_document()] if known & set(wanted) else []
+        return JSONResponse({"identities": found})
+
+    def _identity_document(self) -> dict[str, Any]:
+        return {
+            "id": self.identity.id,
+            "username": self.identity.username,
+            "name": "Local Globus",
+            "email": self.identity.email,
+            "organization": None,
+            "identity_provider": str(uuid.UUID(int=0)),
+            "identity_type": "login",
+            "status": "used",
+        }
+
+    async def _consents(self, request: Request) -> Response:
+        return JSONResponse({"consents": []})
+
+
+async def _form(request: Request) -> dict[str, str]:
+    """A form body, read without the multipart package that starlette's own parser wants."""
+    body = await request.body()
+    return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))

@@ -1,0 +1,1 @@
+"""Globus Compute on loopback: its REST surface, its engines, its action provider."""

@@ -1,0 +1,254 @@
+"""The Compute service: registers functions, takes tasks, hands them to engines, keeps their results."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cib_flows.local.actions import Identity
+from cib_flows.local.amqp.broker import Broker, Message
+from cib_flows.local.compute import wire
+from cib_flows.local.compute.engines import ConfigurationRefused, EngineTask, UserEndpoints
+from cib_flows.local.compute.store import ComputeStore, Function, Task
+from cib_flows.local.compute.wire import ComputeError
+from cib_flows.local.database import Database
+from cib_flows.local.endpoint_files import CONFIG, SCHEMA, TEMPLATE
+from cib_flows.local.home import Home
+
+__all__ = ["ComputeService", "Submission", "Submitted"]
+
+log = logging.getLogger(__name__)
+
+MAX_SUBMISSION = 10 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Submission:
+    """Tasks for one endpoint: ``(function id, packed arguments)`` pairs and how to run them."""
+
+    endpoint_id: str
+    tasks: list[tuple[str, str]]
+    user_endpoint_config: dict[str, Any] = field(default_factory=dict)
+    user_runtime: dict[str, Any] = field(default_factory=dict)
+    resource_specification: dict[str, Any] | None = None
+    result_serializers: list[str] | None = None
+    task_group_id: str | None = None
+    create_queue: bool = False
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """Ids of what was submitted; ``task_ids`` in the order of the submission."""
+
+    group_id: str
+    task_ids: list[str]
+
+
+class ComputeService:
+    queue_prefix = "tg."
+
+    def __init__(
+        self,
+        database: Database,
+        home: Home,
+        endpoint_id: str,
+        identity: Identity,
+        broker: Broker,
+    ) -> None:
+        self.store = ComputeStore(database)
+        self.endpoint_id = endpoint_id
+        self.identity = identity
+        self._home = home
+        self._broker = broker
+        self._engines = UserEndpoints(
+            home, endpoint_id, identity.id, self._on_result, self._on_lost
+        )
+        self._group_waiters: dict[str, set[asyncio.Future[None]]] = defaultdict(set)
+        broker.restore = self._restore_queue
+
+    async def start(self) -> None:
+        """Answer for the tasks that were under way when the last server ended."""
+        self._engines.remove_old_run_dirs()
+        for task in self.store.open_tasks():
+            self._on_lost(
+                task.id,
+                "The local Globus was restarted while this task was under way, and its engine ended with it.",
+            )
+
+    async def stop(self) -> None:
+        await self._engines.stop()
+
+    # -- functions -----------------------------------------------------------------------------------------
+
+    def register_function(self, body: Any) -> str:
+        """Store a function as the v2 and v3 routes send it; returns its id."""
+        if not isinstance(body, dict):
+            raise _invalid("The request body must be a JSON object.")
+        name, code = body.get("function_name"), body.get("function_code")
+        if not isinstance(name, str) or not name:
+            raise _invalid("function_name must be a string that is not empty.")
+        if not isinstance(code, str) or not code:
+            raise _invalid("function_code must be a string that is not empty.")
+        if len(code) > MAX_SUBMISSION:
+            raise ComputeError(413, "PAYLOAD_TOO_LARGE", "function_code may hold at most 10 MB.")
+        if not body.get("serialized", True):
+            code = wire.pack_source(name, code)
+        description = body.get("description")
+        metadata = body.get("meta", body.get("metadata"))
+        self._engines.warm()  # whoever registers a function is about to run it
+        return self.store.add_function(
+            self.identity.id,
+            name,
+            code,
+            description if isinstance(description, str) else None,
+            metadata if isinstance(metadata, dict) else None,
+        )
+
+    def function(self, function_id: str) -> Function:
+        """Raises :class:`ComputeError` (404) for a function that is not registered here."""
+        function = self.store.function(function_id)
+        if function is None:
+            raise ComputeError(
+                404, "FUNCTION_NOT_FOUND", f"Function {function_id} could not be resolved"
+            )
+        return function
+
+    def check_endpoint(self, endpoint_id: str) -> None:
+        if endpoint_id != self.endpoint_id:
+            raise ComputeError(
+                404, "ENDPOINT_NOT_FOUND", f"Endpoint {endpoint_id} could not be resolved"
+            )
+
+    def endpoint_files(self) -> dict[str, Any]:
+        """The configuration that the endpoint's administrator lets everybody see."""
+        folder = self._home.endpoint_dir
+        return {
+            "endpoint_config": _text(folder / CONFIG),
+            "user_config_template": _text(folder / TEMPLATE),
+            "user_config_schema": json.loads(_text(folder / SCHEMA) or "{}"),
+        }
+
+    # -- tasks ---------------------------------------------------------------------------------------------
+
+    async def submit(
+        self, submission: Submission, action: tuple[str, str] | None = None
+    ) -> Submitted:
+        """Store the tasks and hand them to the engine of their configuration.
+
+        Waits until that engine is up, as the web service does, so that a configuration that the endpoint
+        refuses is refused here (422). Raises :class:`ComputeError`.
+        """
+        self.check_endpoint(submission.endpoint_id)
+        if not submission.tasks:
+            raise _invalid("A submission needs at least one task.")
+        functions = {name: self.function(name) for name, _ in submission.tasks}
+        if sum(len(payload) for _, payload in submission.tasks) > MAX_SUBMISSION:
+            raise ComputeError(413, "PAYLOAD_TOO_LARGE", "A submission may hold at most 10 MB.")
+        group_id = submission.task_group_id or str(uuid.uuid4())
+        try:
+            await self._engines.ready(submission.user_endpoint_config, submission.user_runtime)
+        except ConfigurationRefused as refusal:
+            raise ComputeError(
+                422, "SEMANTICALLY_INVALID", f"Request payload failed validation: {refusal}"
+            ) from refusal
+        tasks = [
+            EngineTask(
+                task_id=str(uuid.uuid4()),
+                function_id=function_id,
+                buffer=functions[function_id].packed_code + payload,
+                resource_specification=submission.resource_specification,
+                result_serializers=submission.result_serializers,
+            )
+            for function_id, payload in submission.tasks
+        ]
+        self.store.add_tasks(
+            self.identity.id,
+            group_id,
+            submission.create_queue,
+            [(task.task_id, task.function_id) for task in tasks],
+            action,
+        )
+        if submission.create_queue:
+            self._broker.declare(self.queue_prefix + group_id)
+        self._engines.dispatch(submission.user_endpoint_config, submission.user_runtime, tasks)
+        return Submitted(group_id, [task.task_id for task in tasks])
+
+    def _on_lost(self, task_id: str, sentence: str) -> None:
+        self._on_result(task_id, wire.error_result(task_id, "TASK_LOST", sentence))
+
+    def _on_result(self, task_id: str, result: str) -> None:
+        failed = json.loads(result)["data"].get("error_details") is not None
+        if not self.store.complete(task_id, result, failed):
+            return
+        task = self.store.task(task_id)
+        assert task is not None
+        if self.store.group_queue(task.group_id):
+            self._publish(task_id, task.group_id)
+        for waiter in self._group_waiters.pop(task.group_id, set()):
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def group_finished(self, group_id: str) -> list[Task]:
+        """The group's tasks, once all are complete."""
+        while True:
+            tasks = self.store.group_tasks(group_id)
+            if all(task.completed is not None for task in tasks):
+                return tasks
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._group_waiters[group_id].add(waiter)
+            try:
+                await waiter
+            finally:
+                self._group_waiters.get(group_id, set()).discard(waiter)
+
+    def engine_status(self) -> dict[str, Any]:
+        return self._engines.status()
+
+    # -- result queues -------------------------------------------------------------------------------------
+
+    def _publish(self, task_id: str, group_id: str) -> None:
+        self._broker.publish(
+            self.queue_prefix + group_id,
+            Message(
+                body=lambda: self._packed_result(task_id),
+                timestamp=int(time.time()),
+                on_acknowledged=lambda: self.store.mark_delivered(task_id),
+            ),
+        )
+
+    def _packed_result(self, task_id: str) -> bytes:
+        task = self.store.task(task_id)
+        return b"\x01" + ((task.result if task else None) or "").encode()
+
+    def _restore_queue(self, name: str) -> Callable[[], None] | None:
+        """For a queue that the broker lost with the last server: what fills it again; None if never ours."""
+        group_id = name.removeprefix(self.queue_prefix)
+        if not name.startswith(self.queue_prefix) or not self.store.group_queue(group_id):
+            return None
+
+        def fill() -> None:
+            for task_id in self.store.undelivered(group_id):
+                self._publish(task_id, group_id)
+
+        return fill
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError:
+        return ""
+
+
+def _invalid(message: str) -> ComputeError:
+    return ComputeError(
+        422, "SEMANTICALLY_INVALID", f"Request payload failed validation: {message}"
+    )

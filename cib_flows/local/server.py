@@ -1,0 +1,350 @@
+"""The embedded Globus as one web application, and the process that serves it.
+
+``python -m cib_flows.local.server --home DIR`` runs it in the foreground; ``cib-flows local start``
+(:mod:`cib_flows.local.control`) puts it in the background.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from cib_flows.local.actions import ActionProvider
+from cib_flows.local.amqp.broker import Broker
+from cib_flows.local.amqp.server import AmqpServer
+from cib_flows.local.auth import AuthService
+from cib_flows.local.compute.provider import ComputeProvider
+from cib_flows.local.compute.routes import compute_routes
+from cib_flows.local.compute.service import ComputeService
+from cib_flows.local.database import Database
+from cib_flows.local.home import Home, ServerRecord
+
+try:
+    from cib_flows.local.flows import FlowsService
+except ImportError:
+    FlowsService = None  # type: ignore[assignment, misc]
+try:
+    from cib_flows.local.transfer.provider import transfer_providers
+    from cib_flows.local.transfer.routes import transfer_routes
+    from cib_flows.local.transfer.service import TransferService
+except ImportError:
+    TransferService = None  # type: ignore[assignment, misc]
+
+__all__ = ["LocalGlobus", "serve"]
+
+COMPUTE_PORT = 5000
+MAX_BODY = 11 * 1024 * 1024  # the service's 10 MB, and room for what stands around it
+
+log = logging.getLogger(__name__)
+
+_LOOPBACK_NAMES = {"127.0.0.1", "localhost", "[::1]"}
+# Answered without a token: the token route checks the client's secret itself, the version is no secret.
+_OPEN_PATHS = {"/v2/oauth2/token", "/v2/version"}
+_CLIENT_PATHS = {
+    "/v2/oauth2/token/introspect",
+    "/v2/oauth2/token/revoke",
+    "/v2/oauth2/token/validate",
+    "/v2/api/identities",
+}
+
+
+def _refusal(status: int, code: str, message: str) -> JSONResponse:
+    return JSONResponse({"code": code, "message": message}, status)
+
+
+class Guard:
+    """Lets in only loopback names (a web page that rebinds its own name to 127.0.0.1 sends another Host)
+    and only callers with a token; tells the routes who calls; bounds what one request may send."""
+
+    def __init__(self, app: ASGIApp, auth: AuthService) -> None:
+        self._app = app
+        self._auth = auth
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        refusal = self._refuse(request)
+        if refusal is not None:
+            await refusal(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _refuse(self, request: Request) -> Response | None:
+        if not _is_loopback(request.headers.get("host", "")):
+            return _refusal(403, "FORBIDDEN", "This service answers to loopback names only.")
+        origin = request.headers.get("origin")
+        if origin is not None and not _is_loopback(origin.partition("://")[2]):
+            return _refusal(403, "FORBIDDEN", "This service does not answer other web sites.")
+        length = request.headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > MAX_BODY:
+            return _refusal(413, "PAYLOAD_TOO_LARGE", "A request may hold at most 10 MB.")
+        if "transfer-encoding" in request.headers:
+            return _refusal(411, "LENGTH_REQUIRED", "A request must state its length.")
+        authorization = request.headers.get("authorization")
+        identity = self._auth.identify(authorization)
+        if identity is None and request.url.path in _CLIENT_PATHS:
+            # These accept the client's own id and secret in place of a token.
+            identity = self._auth.identity if self._auth.is_client(authorization, {}) else None
+        if identity is None and request.url.path not in _OPEN_PATHS:
+            return _refusal(
+                401,
+                "AUTHENTICATION_ERROR",
+                "The request holds no valid bearer token of this home.",
+            )
+        request.state.identity = identity
+        return None
+
+
+def _is_loopback(authority: str) -> bool:
+    name, _, port = (
+        authority.rpartition(":") if not authority.endswith("]") else (authority, "", "0")
+    )
+    if not name:
+        name, port = authority, "0"
+    return name.lower() in _LOOPBACK_NAMES and port.isdigit()
+
+
+class LocalGlobus:
+    """All services of one home, composed."""
+
+    def __init__(self, home: Home, record: Callable[[], ServerRecord]) -> None:
+        self.home = home
+        client = home.prepare()
+        home.write_site()
+        self.database = Database(home.database_path)
+        self.auth = AuthService(client, home.token(), self.database)
+        self.broker = Broker()
+        self.amqp = AmqpServer(self.broker, user=client.client_id, password=client.queue_password)
+        self.compute = ComputeService(
+            self.database, home, client.endpoint_id, self.auth.identity, self.broker
+        )
+        self.transfer = (
+            TransferService(self.database, home, self.auth.identity) if TransferService else None
+        )
+        compute_v3 = ComputeProvider(self.compute, version=3)
+        compute_v2 = ComputeProvider(self.compute, version=2)
+        providers: dict[str, ActionProvider] = {
+            "https://compute.actions.globus.org/v3": compute_v3,
+            "https://compute.actions.globus.org/v2": compute_v2,
+            "https://compute.actions.globus.org": compute_v2,
+            **(transfer_providers(self.transfer) if self.transfer else {}),
+        }
+        self.flows = (
+            FlowsService(self.database, providers, "http://127.0.0.1/") if FlowsService else None
+        )
+        self._record = record
+
+    def application(self) -> ASGIApp:
+        async def connection_url(request: Request) -> Response:
+            return JSONResponse(
+                {
+                    "queue_prefix": self.compute.queue_prefix,
+                    "connection_url": self.amqp.url(self._record().amqp_port),
+                }
+            )
+
+        routes: list[Route] = [
+            *self.auth.routes(),
+            Route("/v2/get_amqp_result_connection_url", connection_url, methods=["GET"]),
+            *compute_routes(self.compute),
+            *(transfer_routes(self.transfer) if self.transfer else []),
+            *(self.flows.routes() if self.flows else []),
+        ]
+        app = Starlette(
+            routes=routes,
+            lifespan=self._lifespan,
+            exception_handlers={404: _unknown, 405: _unknown, 500: _broken},
+        )
+        return Guard(app, self.auth)
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        await self.compute.start()
+        if self.transfer:
+            await self.transfer.start()
+        if self.flows:
+            await self.flows.start()
+        try:
+            yield
+        finally:
+            # Flows first: it asks the others; engines last: they need the longest.
+            if self.flows:
+                await self.flows.stop()
+            if self.transfer:
+                await self.transfer.stop()
+            await self.amqp.stop()
+            await self.compute.stop()
+            self.database.close()
+
+
+async def _unknown(request: Request, problem: Exception) -> Response:
+    status = getattr(problem, "status_code", 404)
+    return _refusal(
+        status, "NOT_FOUND", f"The local Globus has no {request.method} {request.url.path}."
+    )
+
+
+async def _broken(request: Request, problem: Exception) -> Response:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=problem)
+    return _refusal(500, "INTERNAL_ERROR", "The local Globus failed; its server.log says how.")
+
+
+# -- the process ---------------------------------------------------------------------------------------------
+
+
+def listen(ports: Iterable[int | None]) -> socket.socket:
+    """A listening loopback socket on the first of ``ports`` that is free (0: any)."""
+    problem: OSError | None = None
+    for port in ports:
+        if port is None:
+            continue
+        candidate = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            candidate.bind(("127.0.0.1", port))
+            candidate.listen(512)
+        except OSError as reason:
+            candidate.close()
+            problem = reason
+            continue
+        candidate.setblocking(False)
+        return candidate
+    raise problem or OSError("no port was named")
+
+
+def listen_for_compute() -> socket.socket | None:
+    """Port 5000, the only one that the Compute SDK knows for ``local``; None while another has it."""
+    if _answers_on_ipv6(COMPUTE_PORT):
+        return None  # "localhost" would lead the SDK there, not here
+    try:
+        return listen([COMPUTE_PORT])
+    except OSError:
+        return None
+
+
+def _answers_on_ipv6(port: int) -> bool:
+    try:
+        with socket.create_connection(("::1", port), timeout=0.2):
+            return True
+    except OSError:
+        return False
+
+
+class _Server(uvicorn.Server):
+    """Says when it answers."""
+
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_started()
+
+
+async def serve(
+    home: Home, port: int | None, with_compute_port: bool, announce: Callable[[ServerRecord], None]
+) -> None:
+    """Serve ``home`` until SIGTERM or SIGINT. ``port`` is wished for; without a wish the last one is.
+
+    The caller holds the home's lock.
+    """
+    last = home.last_record()
+    web = listen([port] if port else [last.port if last else None, 0])
+    compute = listen_for_compute() if with_compute_port else None
+    record = ServerRecord(
+        os.getpid(), web.getsockname()[1], COMPUTE_PORT if compute else None, None
+    )
+    globus = LocalGlobus(home, lambda: record)
+    amqp_port = await globus.amqp.start([last.amqp_port if last else None, 0])
+    record = ServerRecord(record.pid, record.port, record.compute_port, amqp_port)
+
+    def started() -> None:
+        home.write_record(record)
+        announce(record)
+
+    config = uvicorn.Config(
+        globus.application(),
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        ws="none",
+        timeout_graceful_shutdown=3,
+        timeout_keep_alive=65,
+        server_header=False,
+    )
+    server = _Server(config, started)
+    await server.serve([web, *([compute] if compute else [])])
+    home.write_record(ServerRecord(None, record.port, None, record.amqp_port))
+    if not server.started:
+        raise SystemExit(1)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point of the server process; ``--ready-fd`` gets one JSON line once it answers, or fails."""
+    parser = argparse.ArgumentParser(prog="python -m cib_flows.local.server")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--no-compute-port", action="store_true")
+    parser.add_argument("--ready-fd", type=int)
+    options = parser.parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    os.umask(0o022)
+
+    def tell(document: dict[str, Any]) -> None:
+        if options.ready_fd is not None:
+            with os.fdopen(options.ready_fd, "w") as stream:
+                stream.write(json.dumps(document) + "\n")
+        else:
+            print(json.dumps(document), flush=True)
+
+    home = Home(options.home)
+    home.prepare()
+    with home.lock() as was_free:
+        if not was_free:
+            tell({"error": f"Another server already serves {home.path}."})
+            return 1
+        try:
+            asyncio.run(
+                serve(
+                    home,
+                    options.port,
+                    not options.no_compute_port,
+                    lambda record: tell({"port": record.port}),
+                )
+            )
+        except OSError as problem:
+            tell(
+                {
+                    "error": f"The server could not listen on port {options.port}: {problem.strerror}."
+                }
+            )
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Globus Transfer on loopback, over folders declared as collections."""
