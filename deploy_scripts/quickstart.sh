@@ -17,6 +17,10 @@ readonly EXPECTED_ANSWER="Successfully created df"
 
 start_local_globus() { # start_local_globus VENV HOME SITE
     local venv=$1 home=$2 site=$3
+    # A server that was started before the program's files changed must not go on with half of each.
+    if [ -e "$home/server.json" ] && [ "$venv/installed" -nt "$home/server.json" ]; then
+        "$venv/bin/cib-flows" local stop --home "$home"
+    fi
     "$venv/bin/cib-flows" local start --home "$home" --site "$site"
     # The variables of this service, for whoever goes on by hand.
     cat >"$(state_folder)/activate" <<ACTIVATE

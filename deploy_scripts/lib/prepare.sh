@@ -31,19 +31,31 @@ prepare_machine() { # prepare_machine NAME SCRIPT ARGS...: returns as the ordina
     local name=$1 script=$2
     shift 2
     open_log "$name"
-    [ -z "${CIB_MACHINE_READY:-}" ] || return 0
+    case "${CIB_HALF:-}" in
+        ordinary-user) CIB_HALF=locked take_turn "$@" ;;
+        locked) return 0 ;;
+    esac
     stage "Debian packages" install_packages
     stage "ordinary user $(build_user)" ensure_build_user
     if is_root; then stage "source tree that this user can read" copy_source_tree; fi
     begin_base_images
     stage "Apptainer" bash "$CIB_DEPLOY_DIR/install_apptainer.sh"
-    export CIB_MACHINE_READY=yes
     if is_root; then
         share_log
         # Everything that builds or runs an image happens as the ordinary user from here on.
-        run_as_user bash "$(user_source_tree)/deploy_scripts/$script" "$@"
+        CIB_HALF=ordinary-user run_as_user bash "$(user_source_tree)/deploy_scripts/$script" "$@"
         exit
     fi
+    CIB_HALF=locked take_turn "$@"
+}
+
+take_turn() { # take_turn ARGS...: one run per user; starts this script again under a lock
+    local lock
+    mkdir -p "$(state_folder)"
+    lock="$(state_folder)/lock"
+    flock --nonblock "$lock" true || say "another run of this user is under way: waiting for its end"
+    # --close: a server that outlives the script must not go on holding the lock.
+    exec flock --close "$lock" bash "$0" "$@"
 }
 
 # ---------------------------------------------------------------- the Python environment
@@ -82,10 +94,6 @@ python_environment() { # python_environment VENV DIGEST PIP_ARGUMENTS...: curren
     if [ "$(cat "$venv/installed" 2>/dev/null)" = "$digest" ]; then
         say "$venv is up to date"
         return 0
-    fi
-    # A server that runs from this environment must not go on with half of the old program.
-    if [ -x "$venv/bin/cib-flows" ]; then
-        "$venv/bin/cib-flows" local stop --home "$(state_folder)/local" || true
     fi
     rm -f "$venv/installed"
     # The version number stays while the files change, so an installed copy would be taken for current.
