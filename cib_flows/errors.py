@@ -1,0 +1,79 @@
+"""Every error this package raises on purpose.
+
+::
+
+    CibFlowsError            exit code 1
+    ├── SpecError            2  a container spec was refused
+    ├── UsageError           2  a wrong option, argument or setting
+    ├── NotDeployedError     2  the flow has not been deployed to this Globus yet
+    ├── ServiceError         1  a Globus service refused or did not answer
+    ├── NotFoundError        1  no such run, container or tag
+    └── RunFailedError       1  the run ended without a container
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = [
+    "CibFlowsError",
+    "NotDeployedError",
+    "NotFoundError",
+    "RunFailedError",
+    "ServiceError",
+    "SpecError",
+    "UsageError",
+]
+
+
+class CibFlowsError(Exception):
+    """Root of this package's errors: one sentence, perhaps a hint, and the exit code the CLI ends with."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class SpecError(CibFlowsError):
+    """A container spec was refused. ``field`` names the field as a path, such as ``base.image``."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, field: str = "", hint: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.field = field
+
+
+class UsageError(CibFlowsError):
+    """A wrong option, argument or setting."""
+
+    exit_code = 2
+
+
+class NotDeployedError(UsageError):
+    """The flow has not been deployed to this Globus yet."""
+
+
+class ServiceError(CibFlowsError):
+    """A Globus service refused a request or did not answer."""
+
+
+class NotFoundError(CibFlowsError):
+    """No such run, container or tag."""
+
+
+class RunFailedError(CibFlowsError):
+    """A run ended without a container.
+
+    ``failure`` is what the flow's ReportFailure step found: ``code``, ``message``, ``hint``, ``log_path``,
+    ``log_tail`` and ``failed_step``; empty where it could not be asked.
+    """
+
+    def __init__(
+        self, message: str, failure: dict[str, Any] | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint)
+        self.failure = failure or {}

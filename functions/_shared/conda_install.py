@@ -1,0 +1,37 @@
+"""The program that installs conda packages inside a build, where neither the base image nor the site has conda.
+
+It runs in ``%post`` with the image's own Python and the py-rattler package that the site lends in its tools
+folder; the text below goes there unchanged. Written against py-rattler 0.10 to 0.28.
+"""
+
+from __future__ import annotations
+
+CONDA_INSTALL_SOURCE = r"""
+import argparse, asyncio, os, sys
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "tools", "rattler"))
+import rattler
+
+async def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--prefix", required=True)
+    parser.add_argument("-c", dest="channels", action="append", default=[])
+    parser.add_argument("specs", nargs="+")
+    asked = parser.parse_args()
+    channels = [rattler.Channel(name) for name in asked.channels]
+    platforms = [rattler.Platform.current(), rattler.Platform("noarch")]
+    try:
+        records = await rattler.solve(
+            channels, asked.specs, platforms=platforms,
+            virtual_packages=rattler.VirtualPackage.detect(),
+            constraints=["python >=3.10"],
+        )
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        print("nothing provides requested: " + reason, file=sys.stderr)
+        sys.exit(1)
+    await rattler.install(records, target_prefix=asked.prefix, show_progress=False)
+    for record in records:
+        print("installed", record.name.normalized, record.version, record.build, flush=True)
+
+asyncio.run(main())
+"""

@@ -1,0 +1,109 @@
+"""Fetching from the network on behalf of a spec: public hosts only, unless the site names a host itself."""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import os
+import socket
+import ssl
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import IO, Any
+
+from .grammars import https_host
+from .results import StepFailed, shorten
+
+TIMEOUT_S = 60
+MAX_REDIRECTS = 10
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Redirects are followed by hand, so that each new host is checked too."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def check_host(url: str, site: dict[str, Any], code: str, what: str) -> None:
+    """Raise unless ``url`` is https to a public host, or to a host that the site's profile allows.
+
+    A build endpoint stands inside a facility's network; without this rule a spec could read what only that
+    network may see (cloud metadata services, internal web servers).
+    """
+    host = https_host(url)
+    if not host:
+        raise StepFailed(
+            code, f"{what} has an address that is not plain http(s): {shorten(url, 120)}."
+        )
+    parts = urllib.parse.urlsplit(url)
+    netloc = parts.netloc
+    allowed = {*site["payload_hosts"], *site["registry_mirrors"].values()}
+    if netloc in allowed or host in allowed:
+        return
+    if parts.scheme != "https":
+        raise StepFailed(code, f"{what} must be fetched by https, not {shorten(url, 120)}.")
+    try:
+        addresses = {info[4][0] for info in socket.getaddrinfo(host, parts.port or 443)}
+    except (OSError, UnicodeError):
+        if site["proxies"] or os.environ.get("https_proxy") or os.environ.get("HTTPS_PROXY"):
+            return  # only the proxy can resolve names here, and it applies the site's own rules
+        raise StepFailed(
+            "network",
+            f"The host {host} of {what[0].lower() + what[1:]} cannot be resolved from the endpoint.",
+            "Check the address; if the site needs a proxy, its administrator sets 'proxies' in the site profile.",
+        ) from None
+    for address in addresses:
+        if not ipaddress.ip_address(str(address).split("%")[0]).is_global:
+            raise StepFailed(
+                code,
+                f"{what} points to {host}, which is not a public address.",
+                "The endpoint's administrator can allow a host by 'payload_hosts' in the site profile.",
+            )
+
+
+def open_url(
+    url: str,
+    site: dict[str, Any],
+    code: str,
+    what: str,
+    headers: dict[str, str] | None = None,
+    method: str = "GET",
+) -> IO[bytes]:
+    """Open ``url`` for reading; ``what`` begins the sentences ("The payload").
+
+    Raises :class:`StepFailed` with ``code`` for refused addresses, ``network`` when nothing answers, and
+    lets :class:`urllib.error.HTTPError` pass for 4xx and 5xx answers.
+    """
+    context = ssl.create_default_context(cafile=site["ca_bundle"])
+    handlers: list[urllib.request.BaseHandler] = [
+        urllib.request.HTTPSHandler(context=context),
+        _NoRedirects(),
+    ]
+    if site["proxies"]:
+        handlers.append(urllib.request.ProxyHandler(dict(site["proxies"])))
+    opener = urllib.request.build_opener(*handlers)
+    first_host = https_host(url)
+    for _ in range(MAX_REDIRECTS):
+        check_host(url, site, code, what)
+        request = urllib.request.Request(url, headers=headers or {}, method=method)  # noqa: S310 - check_host admits http(s) only
+        try:
+            answer: IO[bytes] = opener.open(request, timeout=TIMEOUT_S)
+            return answer
+        except urllib.error.HTTPError as error:
+            target = error.headers.get("Location")
+            if error.code not in (301, 302, 303, 307, 308) or not target:
+                raise
+            url = urllib.parse.urljoin(url, target)
+            if https_host(url) != first_host:
+                # a token for one host is not for the next
+                headers = {k: v for k, v in (headers or {}).items() if k != "Authorization"}
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            raise StepFailed(
+                "network",
+                f"{what} cannot be fetched from {https_host(url)}: {reason}.",
+                "Check the address and that the endpoint's control nodes reach the network.",
+            ) from None
+    raise StepFailed(code, f"{what} was redirected more than {MAX_REDIRECTS} times.")

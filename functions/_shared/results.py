@@ -1,0 +1,127 @@
+"""What every function returns: one small JSON object, on success and on failure alike."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+# A flow's state is capped at 200 KB and holds each output twice; logs stay in files.
+MAX_RESULT_BYTES = 8 * 1024
+MAX_TAIL_BYTES = 2 * 1024
+MAX_SENTENCE_CHARS = 600
+
+# The closed list of error codes. Clients and tests may rely on these; texts may change.
+ERROR_CODES = frozenset(
+    {
+        "aborted",
+        "apptainer_missing",
+        "apptainer_unusable",
+        "apt_missing",
+        "apt_package_not_found",
+        "base_not_found",
+        "base_refused",
+        "build_failed",
+        "command_failed",
+        "conda_failed",
+        "conda_missing",
+        "conda_package_not_found",
+        "container_not_found",
+        "disk_full",
+        "image_changed",
+        "image_unreadable",
+        "internal",
+        "network",
+        "payload_changed",
+        "payload_checksum",
+        "payload_not_found",
+        "payload_not_visible",
+        "payload_refused",
+        "pip_conflict",
+        "pip_failed",
+        "pip_package_not_found",
+        "python_missing",
+        "python_too_old",
+        "recipe_changed",
+        "recipe_too_large",
+        "registry_denied",
+        "registry_rate_limit",
+        "run_not_found",
+        "site_invalid",
+        "spec_invalid",
+        "spec_too_large",
+        "time_limit",
+        "transfer_failed",
+        "verify_arguments",
+        "verify_command_failed",
+        "verify_import_failed",
+        "verify_package_missing",
+        "verify_version_mismatch",
+    }
+)
+
+
+class StepFailed(Exception):
+    """A step cannot go on, for a reason that the user can understand.
+
+    ``code`` is from :data:`ERROR_CODES`; ``message`` is one sentence; ``hint`` says what to do about it.
+    """
+
+    def __init__(
+        self, code: str, message: str, hint: str = "", log_path: str = "", log_tail: str = ""
+    ) -> None:
+        if code not in ERROR_CODES:
+            raise ValueError(f"unknown error code {code!r}")
+        super().__init__(message)
+        self.code = code
+        self.message = shorten(message, MAX_SENTENCE_CHARS)
+        self.hint = shorten(hint, MAX_SENTENCE_CHARS)
+        self.log_path = log_path
+        self.log_tail = log_tail
+
+    def as_json(self) -> dict[str, str]:
+        return {
+            "code": self.code,
+            "message": self.message,
+            "hint": self.hint,
+            "log_path": self.log_path,
+            "log_tail": last_bytes(self.log_tail, MAX_TAIL_BYTES),
+        }
+
+
+def shorten(text: str, limit: int) -> str:
+    """``text`` on one line, with its middle left out when it is longer than ``limit`` characters."""
+    line = " ".join(text.split())
+    if len(line) <= limit:
+        return line
+    half = (limit - 3) // 2
+    return f"{line[:half]}...{line[-half:]}"
+
+
+def last_bytes(text: str, limit: int) -> str:
+    """The end of ``text``, at most ``limit`` bytes once it is JSON, from a line's beginning if possible."""
+    tail = text[-limit:]
+    while len(json.dumps(tail)) > limit:
+        tail = tail[max(1, len(tail) // 10) :]
+    if len(tail) < len(text) and "\n" in tail:
+        tail = tail.split("\n", 1)[1]
+    return tail
+
+
+def run_step(step: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Run a function's body and wrap what it returns, or why it failed, in the common shape.
+
+    Any exception but :class:`StepFailed` is a bug and passes through: the flow catches it as such.
+    """
+    started = time.monotonic()
+    try:
+        fields = work()
+        result = {"ok": True, "step": step, **fields}
+    except StepFailed as failure:
+        result = {"ok": False, "step": step, "error": failure.as_json()}
+    result["elapsed_s"] = round(time.monotonic() - started, 3)
+    size = len(json.dumps(result))
+    if size > MAX_RESULT_BYTES:
+        raise ValueError(f"{step} returned {size} bytes; at most {MAX_RESULT_BYTES} are allowed")
+    return result

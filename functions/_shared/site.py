@@ -1,0 +1,87 @@
+"""The site profile: what an administrator decides for one endpoint, never what a run asks for."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from .results import StepFailed
+
+SITE_VARIABLE = "CIB_FLOWS_SITE"
+DEFAULT_ROOT = "~/.cib-flows/containers"
+DEFAULT_BUILD_TIME_LIMIT_S = 4 * 3600
+DEFAULT_VERIFY_TIME_LIMIT_S = 1800
+DEFAULT_PAYLOAD_LIMIT_BYTES = 20 * 1024**3
+
+# key -> the type its value must have
+SITE_KEYS: dict[str, tuple[type, ...]] = {
+    "name": (str,),
+    "root": (str,),
+    "staging": (dict, type(None)),
+    "payload_hosts": (list,),
+    "payload_limit_bytes": (int,),
+    "ca_bundle": (str, type(None)),
+    "registry_mirrors": (dict,),
+    "tools": (str, type(None)),
+    "pip_index_url": (str, type(None)),
+    "pip_extra_index_urls": (list,),
+    "proxies": (dict,),
+    "tmpdir": (str, type(None)),
+    "cachedir": (str, type(None)),
+    "mksquashfs_args": (str, type(None)),
+    "build_time_limit_s": (int, float),
+    "verify_time_limit_s": (int, float),
+    "environment": (dict,),
+}
+
+
+def load_site() -> dict[str, Any]:
+    """The profile named by ``CIB_FLOWS_SITE``, with every key present; defaults where nothing is said."""
+    site: dict[str, Any] = {
+        "name": "default",
+        "root": DEFAULT_ROOT,
+        "staging": None,
+        "payload_hosts": [],
+        "payload_limit_bytes": DEFAULT_PAYLOAD_LIMIT_BYTES,
+        "ca_bundle": None,
+        "registry_mirrors": {},
+        "tools": None,
+        "pip_index_url": None,
+        "pip_extra_index_urls": [],
+        "proxies": {},
+        "tmpdir": None,
+        "cachedir": None,
+        "mksquashfs_args": None,
+        "build_time_limit_s": DEFAULT_BUILD_TIME_LIMIT_S,
+        "verify_time_limit_s": DEFAULT_VERIFY_TIME_LIMIT_S,
+        "environment": {},
+    }
+    path = os.environ.get(SITE_VARIABLE)
+    if path:
+        try:
+            with open(path, encoding="utf-8") as stream:
+                given = json.load(stream)
+        except (OSError, ValueError) as error:
+            raise StepFailed(
+                "site_invalid",
+                f"The endpoint's site profile {path} cannot be read: {error}.",
+                f"Ask the endpoint's administrator to mend the file that {SITE_VARIABLE} names.",
+            ) from None
+        if not isinstance(given, dict):
+            raise StepFailed("site_invalid", f"The site profile {path} must be a JSON object.")
+        for key, value in given.items():
+            if key not in SITE_KEYS:
+                known = ", ".join(sorted(SITE_KEYS))
+                raise StepFailed(
+                    "site_invalid",
+                    f"The site profile {path} has an unknown key '{key}'; known are {known}.",
+                )
+            if not isinstance(value, SITE_KEYS[key]):
+                raise StepFailed(
+                    "site_invalid",
+                    f"The site profile {path} has a wrong value for '{key}': {value!r}.",
+                )
+            site[key] = value
+    site["root"] = os.path.realpath(os.path.expanduser(site["root"]))
+    return site

@@ -1,0 +1,151 @@
+"""Publishes a proved image under its sha256 with an immutable record, and moves the tag to it."""
+
+from __future__ import annotations
+
+import datetime
+import getpass
+import os
+import platform
+from typing import Any
+
+from ._shared.catalogue import Catalogue, container_id_of
+from ._shared.files import read_json, sha256_file
+from ._shared.grammars import UUID
+from ._shared.results import StepFailed, run_step
+from ._shared.run_folder import RunFolder
+from ._shared.site import load_site
+
+RECORD_VERSION = 1
+
+
+def register_container(
+    run_id: str,
+    endpoint_id: str,
+    sif_sha256: str | None = None,
+    verification_sha256: str | None = None,
+    container_id: str | None = None,
+) -> dict[str, Any]:
+    """Last step. Either ``sif_sha256`` and ``verification_sha256`` of this run's image, or the
+    ``container_id`` of an identical one that is registered already.
+
+    Returns the container's short record: ``container_id``, ``name``, ``tag``, ``path``, ``sha256``,
+    ``bytes``, ``record_path``, ``cached``, ``python``, and ``executor``, which goes unchanged into
+    ``globus_compute_sdk.Executor(**executor)``.
+    """
+    return run_step(
+        "register_container",
+        lambda: _register(run_id, endpoint_id, sif_sha256, verification_sha256, container_id),
+    )
+
+
+def _register(
+    run_id: str,
+    endpoint_id: str,
+    sif_sha256: str | None,
+    verification_sha256: str | None,
+    container_id: str | None,
+) -> dict[str, Any]:
+    site = load_site()
+    folder = RunFolder(site["root"], run_id)
+    folder.require()
+    folder.raise_if_aborted()
+    if not UUID.fullmatch(endpoint_id):
+        raise StepFailed("internal", f"'endpoint_id' is not a UUID: {endpoint_id!r}.")
+    folder.set_status("running", "register_container", "registering", 97)
+    catalogue = Catalogue(site["root"])
+    plan = folder.read("plan.json")
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    if container_id is not None:
+        record = catalogue.built(plan["build_digest"])
+        if record is None or record["container_id"] != container_id:
+            raise StepFailed(
+                "container_not_found",
+                f"The container {container_id} was removed while this run was under way.",
+                "Start the run again; it will build the image.",
+            )
+    else:
+        record = _publish(
+            catalogue, folder, plan, endpoint_id, sif_sha256, verification_sha256, now
+        )
+    catalogue.tag(plan["name"], plan["tag"], record, now)
+    result = _short(catalogue, record, plan, cached=container_id is not None)
+    folder.write("result.json", result)
+    folder.set_status("finished", "register_container", "registered", 100)
+    folder.clean_work(site)
+    return result
+
+
+def _publish(
+    catalogue: Catalogue,
+    folder: RunFolder,
+    plan: dict[str, Any],
+    endpoint_id: str,
+    sif_sha256: str | None,
+    verification_sha256: str | None,
+    now: str,
+) -> dict[str, Any]:
+    verification_path = os.path.join(folder.path, "verification.json")
+    if sha256_file(verification_path) != verification_sha256:
+        raise StepFailed("image_changed", "The verification is no longer the one that was made.")
+    if not os.path.exists(folder.image) or sha256_file(folder.image) != sif_sha256:
+        raise StepFailed("image_changed", "The image is no longer the one that was verified.")
+    verification = read_json(verification_path)
+    if verification["sif_sha256"] != sif_sha256:
+        raise StepFailed("image_changed", "The verification is of another image.")
+    build = folder.read("build.json")
+    record: dict[str, Any] = {
+        "record_version": RECORD_VERSION,
+        "container_id": container_id_of(sif_sha256),
+        "name": plan["name"],
+        "first_tag": plan["tag"],
+        "path": catalogue.image_path(plan["name"], sif_sha256),
+        "sha256": sif_sha256,
+        "bytes": os.path.getsize(folder.image),
+        "created_at": now,
+        "spec": folder.read("spec.json"),
+        "spec_digest": plan["spec_digest"],
+        "recipe_sha256": plan["recipe_sha256"],
+        "build_digest": plan["build_digest"],
+        "base": plan["base"],
+        "payload": plan["payload"],
+        "worker": plan["worker"],
+        "engine": plan["engine"],
+        "machine": plan["machine"],
+        "verification": verification,
+        "build_s": build["build_s"],
+        "run_id": plan["run_id"],
+        "endpoint_id": endpoint_id,
+        "account": getpass.getuser(),
+        "host": platform.node(),
+    }
+    with open(folder.recipe, encoding="utf-8") as stream:
+        record["recipe"] = stream.read()
+    run_endpoint = plan["run_endpoint"] or endpoint_id
+    record["executor"] = {
+        "endpoint_id": run_endpoint,
+        "user_endpoint_config": {"container_uri": record["path"]},
+    }
+    catalogue.publish(folder.image, record)
+    catalogue.point(plan["build_digest"], record)
+    return record
+
+
+def _short(
+    catalogue: Catalogue, record: dict[str, Any], plan: dict[str, Any], *, cached: bool
+) -> dict[str, Any]:
+    return {
+        "container_id": record["container_id"],
+        "name": record["name"],
+        "tag": plan["tag"],
+        "path": record["path"],
+        "sha256": record["sha256"],
+        "bytes": record["bytes"],
+        "record_path": catalogue.record_path(record["name"], record["sha256"]),
+        "cached": cached,
+        "build_s": record["build_s"],
+        "python": record["verification"]["python"],
+        "executor": {
+            **record["executor"],
+            "endpoint_id": plan["run_endpoint"] or record["executor"]["endpoint_id"],
+        },
+    }
