@@ -1,0 +1,401 @@
+"""The ``.=`` expressions: a small, bounded part of Python over the run's document.
+
+Names are the document's top-level keys and ``_context``; a JSONPath in backticks may stand for a
+name. What the official examples use is here, and little more: an expression that is accepted here
+should be accepted there.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import operator
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import simpleeval
+
+from . import paths
+from .errors import StateError
+
+__all__ = ["evaluate", "expression_problem"]
+
+MAX_EXPRESSION_LENGTH = 16_384
+MAX_WORK = 500_000
+MAX_LENGTH = 200_000
+MAX_BITS = 4096
+MAX_DEPTH = 60
+
+METHODS: dict[type, frozenset[str]] = {
+    str: frozenset(
+        {
+            *("capitalize", "lower", "lstrip", "replace", "rstrip", "strip", "title", "upper"),
+            *("removeprefix", "removesuffix", "endswith", "startswith"),
+            *("count", "find", "index", "rfind", "rindex"),
+            *("isalnum", "isalpha", "isdigit", "islower", "isspace", "isupper"),
+            *("join", "partition", "rpartition", "rsplit", "split", "splitlines"),
+        }
+    ),
+    # Nothing that changes a list or an object: the document is the run's, not the expression's.
+    dict: frozenset({"get", "items", "keys", "values", "copy"}),
+    list: frozenset({"count", "index", "copy"}),
+    tuple: frozenset({"count", "index"}),
+}
+
+# Text in quotes stays as it is; a JSONPath in backticks becomes a name.
+_QUOTED_OR_PATH = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|`([^`]*)`""", re.DOTALL)
+_PATH_NAME = "__path_{}"
+
+
+class _TooMuch(simpleeval.InvalidExpression):  # type: ignore[misc]
+    """An expression that would take too long or grow too large."""
+
+
+@lru_cache(maxsize=1024)
+def _parsed(expression: str) -> tuple[ast.expr, tuple[str, ...]]:
+    """The syntax tree, and the backticked paths in the order of their stand-in names."""
+    if len(expression) > MAX_EXPRESSION_LENGTH:
+        raise _TooMuch(f"it has {len(expression)} characters; {MAX_EXPRESSION_LENGTH} are allowed")
+    found: list[str] = []
+
+    def stand_in(match: re.Match[str]) -> str:
+        if match.group(1) is None:
+            return match.group(0)
+        problem = paths.path_problem(match.group(1))
+        if problem is not None:
+            raise _TooMuch(problem)
+        found.append(match.group(1))
+        return f"({_PATH_NAME.format(len(found) - 1)})"
+
+    source = _QUOTED_OR_PATH.sub(stand_in, expression).strip()
+    tree = ast.parse(source, mode="eval").body
+    _check_depth(tree)
+    return tree, tuple(found)
+
+
+def _check_depth(tree: ast.AST) -> None:
+    level: list[ast.AST] = [tree]
+    for _ in range(MAX_DEPTH):
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+        if not level:
+            return
+    raise _TooMuch("it is nested too deeply")
+
+
+def expression_problem(expression: Any) -> str | None:
+    """One sentence on why ``expression`` can never be evaluated, or None."""
+    if not isinstance(expression, str):
+        return f"an expression must be a string, not {expression!r}"
+    try:
+        _parsed(expression)
+    except (
+        SyntaxError,
+        ValueError,
+        RecursionError,
+        MemoryError,
+        simpleeval.InvalidExpression,
+    ) as error:
+        return f"the expression {_short(expression)} cannot be read: {_reason(error)}"
+    return None
+
+
+def evaluate(expression: str, document: Any, context: Mapping[str, Any]) -> Any:
+    """The JSON value of ``expression``.
+
+    :raises StateError: ``States.IntrinsicFailure`` naming the expression and what was wrong with it
+    """
+    problem = expression_problem(expression)
+    if problem is not None:
+        raise StateError("States.IntrinsicFailure", problem[0].upper() + problem[1:] + ".")
+    tree, found = _parsed(expression)
+    try:
+        budget = _Budget()
+        names, functions = _Names(document, context, found), _functions(document, context, budget)
+        value = _Evaluator(names, functions, budget).eval(expression, tree)
+        budget.spend(value)
+        return _json_value(value)
+    except StateError:
+        raise
+    # Whatever the flow's author wrote may go wrong in any way that Python knows; all of them fail
+    # the state.
+    except Exception as error:
+        raise StateError(
+            "States.IntrinsicFailure",
+            f"The expression {_short(expression)} cannot be evaluated: {_reason(error)}.",
+        ) from error
+
+
+class _Budget:
+    """What one evaluation may still do, counted in visited values; one list may stand in a value
+    many times, so that a short expression could otherwise describe an endless one."""
+
+    def __init__(self) -> None:
+        self._left = MAX_WORK
+
+    def spend(self, value: Any) -> None:
+        waiting = [value]
+        while waiting:
+            item = waiting.pop()
+            self._left -= 1 + (len(item) // 100 if isinstance(item, str) else 0)
+            if self._left < 0:
+                raise _TooMuch("it takes too much work")
+            if isinstance(item, dict):
+                waiting.extend(item.values())
+            elif isinstance(item, (list, tuple)):
+                if len(item) > self._left:
+                    raise _TooMuch("it takes too much work")
+                waiting.extend(item)
+
+
+class _Names(Mapping[str, Any]):
+    """The document's keys, and the backticked paths, which are looked up only when they are
+    reached."""
+
+    def __init__(self, document: Any, context: Mapping[str, Any], found: tuple[str, ...]) -> None:
+        self._document = document
+        self._context = context
+        self._keys = {**document, paths.CONTEXT: context} if isinstance(document, dict) else {}
+        self._paths = {_PATH_NAME.format(number): path for number, path in enumerate(found)}
+
+    def __getitem__(self, name: str) -> Any:
+        if name in self._paths:
+            return paths.read(self._paths[name], self._document, self._context)
+        return self._keys[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+class _Evaluator(simpleeval.EvalWithCompoundTypes):  # type: ignore[misc]
+    def __init__(
+        self, names: _Names, functions: dict[str, Callable[..., Any]], budget: _Budget
+    ) -> None:
+        super().__init__(operators=_operators(budget), functions=dict(functions), names=names)
+        # The base class adds list, dict, tuple and set, which no example of the service uses.
+        self.functions = functions
+        self.nodes.pop(ast.Set, None)
+        self._budget = budget
+
+    def _eval(self, node: ast.AST) -> Any:
+        self._budget.spend(None)
+        return super()._eval(node)
+
+    def _check_disallowed_items(self, item: Any) -> None:
+        """Values are JSON from the document, or come from the functions and methods below; the
+        library's deep check of every intermediate value would make long documents slow for
+        nothing."""
+
+    def _eval_attribute(self, node: ast.Attribute) -> Any:
+        if node.attr.startswith("_"):
+            raise simpleeval.FeatureNotAvailable(
+                f"names that begin with '_' are not reachable: {node.attr}"
+            )
+        holder = self._eval(node.value)
+        if node.attr in METHODS.get(type(holder), ()):
+            self._budget.spend(holder)
+            return _bounded_method(holder, node.attr)
+        if isinstance(holder, dict) and node.attr in holder:
+            return holder[node.attr]
+        raise simpleeval.AttributeDoesNotExist(node.attr, self.expr)
+
+    def _eval_formattedvalue(self, node: ast.FormattedValue) -> Any:
+        if node.format_spec is not None:
+            raise simpleeval.FeatureNotAvailable("formats in f-strings are not available")
+        return self.functions["str"](self._eval(node.value))
+
+
+def _bounded_method(holder: Any, name: str) -> Any:
+    method = getattr(holder, name)
+    if name == "replace":
+
+        def replace(old: str, new: str, count: int = -1) -> str:
+            if (
+                len(holder) + (holder.count(old) if old else len(holder) + 1) * len(new)
+                > MAX_LENGTH
+            ):
+                raise _TooMuch("the text would become too long")
+            return str(method(old, new, count))
+
+        return replace
+    if name == "join":
+
+        def join(parts: Any) -> str:
+            parts = list(parts)
+            if sum(len(part) + len(holder) for part in parts) > MAX_LENGTH:
+                raise _TooMuch("the text would become too long")
+            return str(method(parts))
+
+        return join
+    return method
+
+
+# --- operators, bounded ---------------------------------------------------------------------------
+
+
+def _add(left: Any, right: Any) -> Any:
+    if (
+        hasattr(left, "__len__")
+        and hasattr(right, "__len__")
+        and len(left) + len(right) > MAX_LENGTH
+    ):
+        raise _TooMuch("the sum would become too long")
+    return _bounded_number(left + right)
+
+
+def _multiply(left: Any, right: Any) -> Any:
+    for value, times in ((left, right), (right, left)):
+        if hasattr(value, "__len__") and isinstance(times, int) and len(value) * times > MAX_LENGTH:
+            raise _TooMuch("the product would become too long")
+    return _bounded_number(left * right)
+
+
+def _power(base: Any, exponent: Any) -> Any:
+    whole = isinstance(base, int) and isinstance(exponent, int)
+    if whole and base.bit_length() * exponent > MAX_BITS:
+        raise _TooMuch("the power would become too large")
+    return base**exponent
+
+
+def _modulo(left: Any, right: Any) -> Any:
+    if isinstance(left, (str, bytes)):
+        raise simpleeval.FeatureNotAvailable("'%' does not format text here; use '+' and str()")
+    return left % right
+
+
+def _bounded_number(value: Any) -> Any:
+    if isinstance(value, int) and value.bit_length() > MAX_BITS:
+        raise _TooMuch("the number would become too large")
+    return value
+
+
+OPERATORS: dict[type[ast.AST], Callable[[Any, Any], Any] | Callable[[Any], Any]] = {
+    ast.Add: _add,
+    ast.Sub: operator.sub,
+    ast.Mult: _multiply,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: _modulo,
+    ast.Pow: _power,
+    ast.Not: operator.not_,
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+    ast.Is: operator.is_,
+    ast.IsNot: operator.is_not,
+}
+COMPARISONS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Gt: operator.gt,
+    ast.Lt: operator.lt,
+    ast.GtE: operator.ge,
+    ast.LtE: operator.le,
+    ast.In: lambda item, holder: operator.contains(holder, item),
+    ast.NotIn: lambda item, holder: not operator.contains(holder, item),
+}
+
+
+def _operators(budget: _Budget) -> dict[type[ast.AST], Callable[..., Any]]:
+    def counted(compare: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        def counted_compare(left: Any, right: Any) -> Any:
+            budget.spend(left)
+            budget.spend(right)
+            return compare(left, right)
+
+        return counted_compare
+
+    return {**OPERATORS, **{node: counted(compare) for node, compare in COMPARISONS.items()}}
+
+
+# --- functions ------------------------------------------------------------------------------------
+
+
+def _functions(
+    document: Any, context: Mapping[str, Any], budget: _Budget
+) -> dict[str, Callable[..., Any]]:
+    def look_up(path: Any) -> Any:
+        if not isinstance(path, str):
+            raise TypeError(f"the path must be a string, not {path!r}")
+        full = path if path.startswith("$") else f"$.{path}"
+        problem = paths.path_problem(full)
+        if problem is not None:
+            raise ValueError(problem)
+        return paths.find(full, document, context)
+
+    def is_present(path: Any) -> bool:
+        return look_up(path) is not paths.MISSING
+
+    def get_attribute(path: Any, default: Any = None) -> Any:
+        value = look_up(path)
+        return default if value is paths.MISSING else value
+
+    def text(value: Any = "") -> str:
+        budget.spend(value)
+        return str(value)
+
+    return {
+        "pathsplit": _pathsplit,
+        "is_present": is_present,
+        "getattr": get_attribute,
+        "len": len,
+        "str": text,
+        "int": _integer,
+        "float": float,
+    }
+
+
+def _pathsplit(path: str) -> list[str]:
+    """The parent and the last part of a Transfer path; ``/~/`` is a root of its own."""
+    head, _, last = path.rstrip("/").rpartition("/") if path != "/" else ("", "", "")
+    if head == "/~":
+        head = "/~/"
+    return [head or ("/" if path.startswith("/") else ""), last]
+
+
+def _integer(value: Any = 0) -> int:
+    if isinstance(value, str) and len(value) > 1000:
+        raise _TooMuch("the number would become too large")
+    return int(value)
+
+
+# --- results --------------------------------------------------------------------------------------
+
+
+def _json_value(value: Any) -> Any:
+    if value is None or isinstance(value, (str, bool, int)):
+        return _bounded_number(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError("its value is not a finite number")
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_json_value(item) for item in value]
+    if isinstance(value, dict):
+        wrong = next((key for key in value if not isinstance(key, str)), None)
+        if wrong is not None:
+            raise TypeError(f"the key {wrong!r} is not a string")
+        return {key: _json_value(item) for key, item in value.items()}
+    raise TypeError(f"its value is a {type(value).__name__}, which is not JSON")
+
+
+def _short(expression: str) -> str:
+    return repr(expression if len(expression) <= 200 else expression[:200] + "…")
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, simpleeval.NameNotDefined):
+        hint = {"true": "True", "false": "False", "null": "None"}.get(error.name)
+        return f"there is no name {error.name!r}" + (f" (write {hint})" if hint else "")
+    if isinstance(error, simpleeval.FunctionNotDefined):
+        return f"there is no function {error.func_name!r}"
+    if isinstance(error, simpleeval.AttributeDoesNotExist):
+        return f"there is no {error.attr!r} in what stands before it"
+    if isinstance(error, SyntaxError):
+        return str(error.msg)
+    if isinstance(error, KeyError):
+        return f"there is no key {error.args[0]!r}"
+    return str(error).rstrip(".") or type(error).__name__

@@ -1,0 +1,435 @@
+"""Moves runs from state to state. What a run has done is kept before it goes on, so that a killed
+service continues every run where it was: no finished state runs twice, and an action that had begun
+is asked for, not begun again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cib_flows.local.actions import (
+    ActionProvider,
+    ActionRefused,
+    ActionRequest,
+    ActionStatus,
+    Identity,
+)
+
+from . import states
+from .definition import action_url, normal_url, run_as
+from .errors import StateError
+from .states import Finished
+from .store import LogEntry, Run, Store, now_text
+
+__all__ = ["Interpreter"]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_WAIT_TIME = 300
+# How long a provider may take to answer a status or cancel request.
+PROVIDER_PATIENCE = 10.0
+# A flow may loop for ever; after this many states in a row without waiting it is slowed down.
+QUICK_STATES = 1000
+SLOW_DOWN = 0.05
+
+
+@dataclass
+class _Running:
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+
+class _TookTooLong(Exception):
+    def __init__(self, status: ActionStatus) -> None:
+        super().__init__(status.action_id)
+        self.status = status
+
+
+class Interpreter:
+    """Runs flows on the event loop it was started on.
+
+    :param providers: by their ActionUrl
+    """
+
+    def __init__(self, store: Store, providers: Mapping[str, ActionProvider]) -> None:
+        self._store = store
+        self._providers = {normal_url(url): provider for url, provider in providers.items()}
+        self._running: dict[str, _Running] = {}
+
+    def knows(self, url: str) -> bool:
+        """Whether a provider answers at ``url``."""
+        return normal_url(url) in self._providers
+
+    async def start(self) -> None:
+        """Take up every run that was ACTIVE."""
+        for run_id in self._store.active_runs():
+            self.launch(run_id)
+
+    async def stop(self) -> None:
+        """Leave every run where it is, to be taken up by the next start."""
+        tasks = [running.task for running in self._running.values() if running.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def launch(self, run_id: str) -> None:
+        """Begin to move a stored run; nothing happens when it is being moved already."""
+        if run_id in self._running:
+            return
+        running = _Running()
+        self._running[run_id] = running
+        running.task = asyncio.create_task(self._move(run_id, running), name=f"run {run_id}")
+
+    async def cancel(self, run_id: str, patience: float = PROVIDER_PATIENCE) -> None:
+        """End a run as cancelled; returns when that is done, or after ``patience`` seconds while it
+        is being done."""
+        self._store.request_cancel(run_id)
+        self.launch(run_id)
+        running = self._running[run_id]
+        running.cancelled.set()
+        if running.task is not None:
+            await asyncio.wait({running.task}, timeout=patience)
+
+    async def settled(self, run_id: str) -> None:
+        """Return when the run has ended or rests, so that nothing more happens to it by itself."""
+        running = self._running.get(run_id)
+        if running is not None and running.task is not None:
+            await asyncio.wait({running.task})
+
+    # --- one run ----------------------------------------------------------------------------------
+
+    async def _move(self, run_id: str, running: _Running) -> None:
+        try:
+            run = self._store.run(run_id)
+            if run is None:
+                return
+            if run.cancel_requested:
+                running.cancelled.set()
+            try:
+                await self._move_to_end(run, running)
+            except Exception:
+                logger.exception("run %s: internal error", run_id)
+                self._fail(
+                    run,
+                    StateError(
+                        "States.Runtime",
+                        "The local Globus met an internal error; its log has the details.",
+                    ),
+                )
+        except Exception:
+            # Not even the failure could be stored, as on a full disk: the run stays ACTIVE, and the
+            # next start goes on.
+            logger.exception("run %s: its state could not be stored", run_id)
+        finally:
+            del self._running[run_id]
+
+    async def _move_to_end(self, run: Run, running: _Running) -> None:
+        quick = 0
+        while True:
+            if running.cancelled.is_set():
+                await self._end_cancelled(run)
+                return
+            state = run.definition["States"][run.state_name]
+            began = run.step
+            try:
+                if not await self._do_state(run, state, running):
+                    return
+            except StateError as error:
+                if not self._catch(run, state, error):
+                    return
+            waited = state["Type"] in ("Action", "Wait")
+            quick = 0 if waited or run.step == began else quick + 1
+            await asyncio.sleep(SLOW_DOWN if quick > QUICK_STATES else 0)
+
+    async def _do_state(self, run: Run, state: Mapping[str, Any], running: _Running) -> bool:
+        """Do the present state; False when the run has ended or must wait for its owner.
+
+        :raises StateError: when the state failed
+        """
+        kind = state["Type"]
+        if kind == "Fail":
+            self._fail(run, states.failure(state, run.document, run.context), started=True)
+            return False
+        if kind == "Wait":
+            return await self._wait(run, state, running)
+        if kind == "Action":
+            return await self._act(run, state, running)
+        finished = states.run_at_once(state, run.document, run.context)
+        if finished is None:
+            raise StateError("States.Runtime", f"States of type {kind} are not supported.")
+        return self._complete(run, state, finished, started=True)
+
+    # --- states that take time --------------------------------------------------------------------
+
+    async def _wait(self, run: Run, state: Mapping[str, Any], running: _Running) -> bool:
+        if run.pending is None:
+            until = states.wait_end(state, run.document, run.context, time.time())
+            run.pending = {"until": until}
+            self._store.save_run(run, [_started(run, state, {}, [])])
+        remaining = run.pending["until"] - time.time()
+        if remaining > 0:
+            try:
+                await asyncio.wait_for(running.cancelled.wait(), remaining)
+                return True
+            except asyncio.TimeoutError:
+                pass
+        return self._complete(run, state, Finished(run.document, state.get("Next"), {}, {}))
+
+    async def _act(self, run: Run, state: Mapping[str, Any], running: _Running) -> bool:
+        body, shown, warnings = states.action_body(state, run.document, run.context)
+        identity = self._identity(run, state)
+        resumed = run.pending is not None
+        if run.pending is None:
+            run.pending = {
+                # The same again after a crash, so that the provider recognises a repeated call.
+                "request_id": str(uuid.uuid5(uuid.UUID(run.id), f"step {run.step}")),
+                "action_id": None,
+                "deadline": time.time() + state.get("WaitTime", DEFAULT_WAIT_TIME),
+            }
+            self._store.save_run(run, [_started(run, state, shown, warnings)])
+        status = await self._action_status(run, state, body, identity, running, resumed)
+        if status is None:
+            return True
+        if status.status == "INACTIVE":
+            self._rest(run, status)
+            return False
+        result = states.action_result(run.state_name, status, identity)
+        return self._complete(run, state, states.finish_action(state, run.document, result, shown))
+
+    async def _action_status(
+        self,
+        run: Run,
+        state: Mapping[str, Any],
+        body: dict[str, Any],
+        identity: Identity,
+        running: _Running,
+        resumed: bool,
+    ) -> ActionStatus | None:
+        """The action's status when it is no longer ACTIVE; None when the run was cancelled
+        meanwhile.
+
+        :raises StateError: ``ActionUnableToRun`` or ``ActionTimeout``
+        """
+        pending = run.pending or {}
+        url = action_url(state)
+        provider = self._providers.get(normal_url(url))
+        if provider is None:
+            raise StateError(
+                "ActionUnableToRun", f"No action provider answers at {url} in the local Globus."
+            )
+        try:
+            if pending["action_id"] is None:
+                status = await provider.run(ActionRequest(pending["request_id"], body, identity))
+                if status.status == "ACTIVE":
+                    pending["action_id"] = status.action_id
+                    self._store.save_run(run, [])
+            elif resumed:
+                status = await provider.status(pending["action_id"])
+            if status.status != "ACTIVE":
+                return status
+            return await self._await_action(provider, status, pending["deadline"], running)
+        except ActionRefused as refusal:
+            raise StateError(
+                "ActionUnableToRun", {"status_code": refusal.status_code, **refusal.body}
+            ) from refusal
+        except _TookTooLong as late:
+            raise StateError(
+                "ActionTimeout", states.action_result(run.state_name, late.status, identity)
+            ) from late
+        except Exception as error:
+            logger.exception("run %s: the provider at %s failed", run.id, url)
+            raise StateError(
+                "ActionUnableToRun",
+                f"The action provider at {url} failed: {error or type(error).__name__}",
+            ) from error
+
+    async def _await_action(
+        self, provider: ActionProvider, status: ActionStatus, deadline: float, running: _Running
+    ) -> ActionStatus | None:
+        action = asyncio.ensure_future(provider.wait(status.action_id))
+        cancelled = asyncio.ensure_future(running.cancelled.wait())
+        try:
+            await asyncio.wait(
+                {action, cancelled},
+                timeout=max(0.0, deadline - time.time()),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if action.done():
+                return action.result()
+            if cancelled.done():
+                return None
+        finally:
+            # Only the waiting ends here: an action that took too long is left alone.
+            action.cancel()
+            cancelled.cancel()
+        raise _TookTooLong(await self._last_poll(provider, status))
+
+    async def _last_poll(self, provider: ActionProvider, status: ActionStatus) -> ActionStatus:
+        try:
+            return await asyncio.wait_for(provider.status(status.action_id), PROVIDER_PATIENCE)
+        except Exception:
+            logger.warning(
+                "action %s: no status after its wait time", status.action_id, exc_info=True
+            )
+            return status
+
+    def _identity(self, run: Run, state: Mapping[str, Any]) -> Identity:
+        if run_as(state) == "Flow":
+            return Identity(run.flow_id, f"{run.flow_id}@clients.auth.globus.org")
+        return run.identity
+
+    # --- what is kept -----------------------------------------------------------------------------
+
+    def _complete(
+        self, run: Run, state: Mapping[str, Any], finished: Finished, started: bool = False
+    ) -> bool:
+        """Keep a finished state; False when the flow ends with it."""
+        changed = finished.document is not run.document
+        text = states.document_text(finished.document) if changed else None
+        entries = [_started(run, state, finished.input, [])] if started else []
+        entries.append(_completed(run, state, finished))
+        run.document = finished.document
+        if finished.next is None:
+            self._succeed(run, entries, text)
+            return False
+        self._enter(run, finished.next)
+        self._store.save_run(run, entries, text)
+        return True
+
+    def _enter(self, run: Run, name: str) -> None:
+        run.state_name = name
+        run.step += 1
+        run.pending = None
+
+    def _catch(self, run: Run, state: Mapping[str, Any], error: StateError) -> bool:
+        """Go on in the catcher's state, or fail the run; whether it goes on."""
+        catcher = states.catcher_for(state, error)
+        entries = [] if run.pending is not None else [_started(run, state, None, [])]
+        warnings = states.error_warnings(state, error)
+        if catcher is None:
+            self._fail(run, error, [*entries, _state_failed(run, state, error, warnings)])
+            return False
+        try:
+            caught = states.finish_caught(catcher, run.document, error)
+            text = states.document_text(caught.document)
+        except StateError as second:
+            self._fail(run, second, [*entries, _state_failed(run, state, error, warnings)])
+            return False
+        entries.append(_state_failed(run, state, error, [*warnings, *caught.warnings]))
+        run.document = caught.document
+        self._enter(run, str(caught.next))
+        self._store.save_run(run, entries, text)
+        return True
+
+    def _succeed(self, run: Run, entries: list[LogEntry], text: str | None) -> None:
+        output = states.shown(run.document)
+        entries.append(
+            LogEntry(
+                "FlowSucceeded", "The Flow Instance completed successfully", {"output": output}
+            )
+        )
+        outcome = {
+            "code": "FlowSucceeded",
+            "description": "The Flow run reached a successful completion state",
+            "output": output,
+        }
+        self._store.end_run(run, "SUCCEEDED", outcome, entries, text)
+
+    def _fail(
+        self,
+        run: Run,
+        error: StateError,
+        entries: list[LogEntry] | None = None,
+        started: bool = False,
+    ) -> None:
+        entries = list(entries or [])
+        description = states.sentence(error.cause)
+        if not started:
+            description = f"State {run.state_name} failed with {error.error}: {description}"
+        else:
+            entries.append(_started(run, run.definition["States"][run.state_name], None, []))
+        details = {
+            "error": error.error,
+            "cause": states.shown(error.cause),
+            "state_name": run.state_name,
+        }
+        entries.append(
+            LogEntry(
+                "FlowFailed", "The Flow Instance failed", {**details, "description": description}
+            )
+        )
+        self._store.end_run(
+            run, "FAILED", {"code": "FlowFailed", "description": description, **details}, entries
+        )
+
+    def _rest(self, run: Run, status: ActionStatus) -> None:
+        """The action needs its owner; the run rests until it is resumed."""
+        details = (
+            status.details
+            if isinstance(status.details, dict)
+            else {"description": str(status.details)}
+        )
+        outcome = {"code": "ActionInactive", **states.shown(details), "state_name": run.state_name}
+        entry = LogEntry(
+            "FlowInactive", f"State {run.state_name} of type Action needs attention", outcome
+        )
+        # The action's id, which a provider that answered INACTIVE at once has not had kept yet.
+        run.pending = {**(run.pending or {}), "action_id": status.action_id}
+        self._store.rest_run(run, outcome, entry)
+
+    async def _end_cancelled(self, run: Run) -> None:
+        action_id = (run.pending or {}).get("action_id")
+        state = run.definition["States"][run.state_name]
+        if action_id is not None:
+            provider = self._providers.get(normal_url(action_url(state)))
+            try:
+                if provider is not None:
+                    await asyncio.wait_for(provider.cancel(action_id), PROVIDER_PATIENCE)
+            except Exception:
+                logger.warning(
+                    "run %s: action %s could not be cancelled", run.id, action_id, exc_info=True
+                )
+        entry = LogEntry("FlowCanceled", "The Flow Instance was canceled by the user", {})
+        self._store.end_run(run, "FAILED", entry.document(), [entry])
+
+
+# --- log entries ----------------------------------------------------------------------------------
+
+
+def _started(run: Run, state: Mapping[str, Any], shown_input: Any, warnings: list[str]) -> LogEntry:
+    return _entry(run, state, "Started", "started", {"input": shown_input}, warnings)
+
+
+def _completed(run: Run, state: Mapping[str, Any], finished: Finished) -> LogEntry:
+    return _entry(
+        run, state, "Completed", "completed", {"output": finished.output}, finished.warnings
+    )
+
+
+def _state_failed(
+    run: Run, state: Mapping[str, Any], error: StateError, warnings: list[str]
+) -> LogEntry:
+    details = {"error": error.error, "cause": states.shown(error.cause)}
+    return _entry(run, state, "Failed", "failed", details, warnings)
+
+
+def _entry(
+    run: Run,
+    state: Mapping[str, Any],
+    code: str,
+    verb: str,
+    details: dict[str, Any],
+    warnings: list[str],
+) -> LogEntry:
+    kind = state["Type"]
+    content: dict[str, Any] = {"state_name": run.state_name, "state_type": kind, **details}
+    if warnings:
+        content["warnings"] = warnings
+    return LogEntry(
+        f"{kind}{code}", f"State {run.state_name} of type {kind} {verb}", content, now_text()
+    )

@@ -1,0 +1,65 @@
+"""Markers, limits and flags of the lists' query parameters."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+
+from .errors import unprocessable
+
+__all__ = ["flag", "limit", "marker", "place"]
+
+
+def marker(place: int) -> str:
+    """An opaque text for ``place``, to be handed back for the next page."""
+    return base64.urlsafe_b64encode(f"after:{place}".encode()).decode()
+
+
+def place(query: Mapping[str, str]) -> int | None:
+    """The place in the query's ``marker``; None without one.
+
+    :raises Refusal: 422 for a marker that this service did not make
+    """
+    text = query.get("marker")
+    if not text:
+        return None
+    try:
+        kind, _, number = base64.urlsafe_b64decode(text.encode()).decode().partition(":")
+        if kind == "after":
+            return int(number)
+    except (binascii.Error, ValueError):
+        pass
+    raise unprocessable(
+        [{"loc": ["marker"], "msg": "the marker is not valid", "type": "value_error"}]
+    )
+
+
+def limit(query: Mapping[str, str], default: int) -> int:
+    """The query's ``limit``, from 1 to 100.
+
+    :raises Refusal: 422 otherwise
+    """
+    text = query.get("limit", str(default))
+    if text.isdecimal() and 1 <= int(text) <= 100:
+        return int(text)
+    problem = {
+        "loc": ["limit"],
+        "msg": "an integer from 1 to 100 is expected",
+        "type": "value_error",
+    }
+    raise unprocessable([problem])
+
+
+def flag(query: Mapping[str, str], name: str) -> bool:
+    """A true or false query parameter; false when left out.
+
+    :raises Refusal: 422 for anything else
+    """
+    text = query.get(name, "false").lower()
+    if text in ("true", "1"):
+        return True
+    if text in ("false", "0"):
+        return False
+    message = "value could not be parsed to a boolean"
+    raise unprocessable([{"loc": [name], "msg": message, "type": "type_error.bool"}])

@@ -1,0 +1,403 @@
+"""The Flows service: what each request does, for whom."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from starlette.routing import Route
+
+from cib_flows.local.actions import ActionProvider, Identity
+from cib_flows.local.database import Database
+
+from . import documents, paging, roles, routes, submissions
+from .definition import action_url, normal_url, run_as
+from .errors import Refusal, unprocessable
+from .interpreter import Interpreter
+from .parameters import without_private
+from .store import ENDED, Flow, LogEntry, Run, RunSummary, Store, now_text
+
+__all__ = ["FlowsService"]
+
+TRANSFER_SCOPE = "urn:globus:auth:scope:transfer.api.globus.org:all"
+COMPUTE_SCOPE = "https://auth.globus.org/scopes/b3db7e59-a6f1-4947-95c2-59d6b7a70f8c/action_all"
+# What the hosts' providers answer when they are asked for their scope.
+SCOPES = {
+    "transfer.actions.globus.org": TRANSFER_SCOPE,
+    "compute.actions.globus.org": COMPUTE_SCOPE,
+}
+TOKEN_LIFETIME = 172_800
+PAGE = 20
+LOG_PAGE = 10
+FLOW_ORDER = (
+    "id",
+    "scope_string",
+    "flow_owners",
+    "flow_administrators",
+    "title",
+    "created_at",
+    "updated_at",
+)
+
+Document = dict[str, Any]
+
+
+class FlowsService:
+    """Flows and runs, kept in ``database``.
+
+    :param providers: action providers by their production ActionUrl
+    :param base_url: where the service answers, for the URLs in flow documents
+    """
+
+    def __init__(
+        self, database: Database, providers: Mapping[str, ActionProvider], base_url: str
+    ) -> None:
+        self._store = Store(database)
+        self._interpreter = Interpreter(self._store, providers)
+        self._urls = sorted(providers)
+        self._base_url = base_url.rstrip("/")
+
+    def routes(self) -> list[Route]:
+        return routes.flow_routes(self)
+
+    async def start(self) -> None:
+        """Take up the runs that were ACTIVE; call it on the loop that serves the routes."""
+        await self._interpreter.start()
+
+    async def stop(self) -> None:
+        """Leave every run where it is."""
+        await self._interpreter.stop()
+
+    async def settled(self, run_id: str) -> None:
+        """Return when the run has ended or is INACTIVE; at once for a run that is not known."""
+        await self._interpreter.settled(run_id)
+
+    # --- flows ------------------------------------------------------------------------------------
+
+    def create_flow(self, identity: Identity, body: Mapping[str, Any]) -> Document:
+        content = submissions.flow_content(body, None, self._action_problem)
+        now = now_text()
+        flow = Flow(str(uuid.uuid4()), identity.urn, now, now, content)
+        self._store.add_flow(flow)
+        return self._flow_document(flow, identity)
+
+    def validate_flow(self, body: Mapping[str, Any]) -> Document:
+        given = {
+            name: body[name]
+            for name in ("definition", "input_schema")
+            if body.get(name) is not None
+        }
+        problems = submissions.flow_problems(given, self._action_problem)
+        if "definition" not in given:
+            problems.append(
+                {"loc": ["definition"], "msg": "field required", "type": "value_error.missing"}
+            )
+        if problems:
+            raise unprocessable(problems)
+        scopes: dict[str, set[str]] = {"User": set()}
+        for state in given["definition"]["States"].values():
+            if state["Type"] == "Action":
+                scopes.setdefault(run_as(state), set()).add(_scope(state))
+        return {"scopes": {name: sorted(found) for name, found in scopes.items()}}
+
+    def get_flow(self, identity: Identity, flow_id: str) -> Document:
+        return self._flow_document(self._flow(identity, flow_id, "VIEW"), identity)
+
+    def update_flow(self, identity: Identity, flow_id: str, body: Mapping[str, Any]) -> Document:
+        flow = self._flow(identity, flow_id, "UPDATE")
+        flow.content = submissions.flow_content(body, flow.content, self._action_problem)
+        owner = body.get("flow_owner")
+        if owner is not None:
+            if not isinstance(owner, str) or not submissions.URN.fullmatch(owner):
+                message = f"an identity URN is expected, not {owner!r}"
+                raise unprocessable(
+                    [{"loc": ["flow_owner"], "msg": message, "type": "value_error"}]
+                )
+            flow.owner = owner
+        flow.updated_at = now_text()
+        self._store.change_flow(flow)
+        return self._flow_document(flow, identity)
+
+    def delete_flow(self, identity: Identity, flow_id: str) -> Document:
+        flow = self._flow(identity, flow_id, "DELETE")
+        deleted_at = now_text()
+        self._store.delete_flow(flow.id, deleted_at)
+        return documents.deleted_flow_document(self._flow_document(flow, identity), deleted_at)
+
+    def list_flows(
+        self, identity: Identity, query: Mapping[str, str], orderby: Sequence[str]
+    ) -> Document:
+        wanted = _names(query.get("filter_roles"))
+        words = query.get("filter_fulltext", "").casefold().split()
+        found = []
+        for flow in self._store.flows():
+            user_roles = roles.flow_roles(flow, identity)
+            if not user_roles or (wanted and not wanted & set(user_roles)):
+                continue
+            text = " ".join(
+                [flow.content[name] for name in ("title", "subtitle", "description")]
+                + flow.content["keywords"]
+            ).casefold()
+            if all(word in text for word in words):
+                found.append(self._flow_document(flow, identity))
+        # A stable sort by the last criterion first, so that the first one decides.
+        for field, descending in reversed(
+            [_order(text) for text in orderby or ["updated_at DESC"]]
+        ):
+            found.sort(
+                key=lambda document: str(_order_value(document, field)).casefold(),
+                reverse=descending,
+            )
+        first = paging.place(query) or 0
+        size = paging.limit(query, PAGE)
+        more = first + size < len(found)
+        return {
+            "flows": found[first : first + size],
+            "limit": size,
+            "has_next_page": more,
+            "marker": paging.marker(first + size) if more else None,
+        }
+
+    # --- starting runs ----------------------------------------------------------------------------
+
+    def validate_run(self, identity: Identity, flow_id: str, body: Mapping[str, Any]) -> Document:
+        flow = self._flow(identity, flow_id, "RUN")
+        submissions.run_submission(body, with_input=True)
+        submissions.check_input(body["body"], flow.content["input_schema"])
+        return {"message": "validation successful"}
+
+    def run_flow(self, identity: Identity, flow_id: str, body: Mapping[str, Any]) -> Document:
+        """Start a run; must be called on the service's loop."""
+        flow = self._flow(identity, flow_id, "RUN")
+        submission = submissions.run_submission(body, with_input=True)
+        submissions.check_input(body["body"], flow.content["input_schema"])
+        definition = flow.content["definition"]
+        run_id = str(uuid.uuid4())
+        now = int(time.time())
+        context = {
+            "flow_id": flow.id,
+            "run_id": run_id,
+            "username": identity.username,
+            "email": identity.email,
+            "user_id": identity.urn,
+            "identities": [identity.urn],
+            "token_info": {"exp": now + TOKEN_LIFETIME, "iat": now, "nbf": now},
+        }
+        run = Run(
+            run_id,
+            flow.id,
+            definition,
+            identity,
+            context,
+            body["body"],
+            definition["StartAt"],
+            0,
+            None,
+            False,
+        )
+        submission["flow_title"] = flow.content["title"]
+        submission["flow_last_updated"] = flow.updated_at
+        entry = LogEntry(
+            "FlowStarted",
+            "The Flow Instance started execution",
+            {"input": without_private(body["body"])},
+        )
+        self._store.add_run(run, submission, flow.content["input_schema"], entry.time, entry)
+        self._interpreter.launch(run_id)
+        return self.get_run(identity, run_id, {})
+
+    # --- runs -------------------------------------------------------------------------------------
+
+    def get_run(self, identity: Identity, run_id: str, query: Mapping[str, str]) -> Document:
+        run = self._run(identity, run_id, "VIEW")
+        flow = (
+            self._store.flow(run.flow_id)
+            if paging.flag(query, "include_flow_description")
+            else None
+        )
+        return self._run_document(run, identity, flow)
+
+    def get_run_definition(self, identity: Identity, run_id: str) -> Document:
+        run = self._run(identity, run_id, "VIEW")
+        definition, input_schema = self._store.run_definition(run.id)
+        return {"flow_id": run.flow_id, "definition": definition, "input_schema": input_schema}
+
+    def get_run_logs(self, identity: Identity, run_id: str, query: Mapping[str, str]) -> Document:
+        run = self._run(identity, run_id, "VIEW")
+        size = paging.limit(query, LOG_PAGE)
+        numbered = self._store.log(
+            run.id, size + 1, paging.place(query), paging.flag(query, "reverse_order")
+        )
+        page = numbered[:size]
+        document: Document = {
+            "limit": size,
+            "has_next_page": len(numbered) > size,
+            "entries": [entry.document() for _, entry in page],
+        }
+        if document["has_next_page"]:
+            document["marker"] = paging.marker(page[-1][0])
+        return document
+
+    def list_runs(self, identity: Identity, query: Mapping[str, str]) -> Document:
+        wanted_flows = _names(query.get("filter_flow_id"))
+        wanted_roles = _names(query.get("filter_roles"))
+        size = paging.limit(query, PAGE)
+        flows: dict[str, Flow | None] = {}
+        found: list[tuple[int, Document]] = []
+        for run in self._store.summaries(before=paging.place(query)):
+            if wanted_flows and run.flow_id not in wanted_flows:
+                continue
+            if run.flow_id not in flows:
+                flows[run.flow_id] = self._store.flow(run.flow_id)
+            user_roles = roles.run_roles(run, flows[run.flow_id], identity)
+            if not user_roles or (wanted_roles and not wanted_roles & set(user_roles)):
+                continue
+            found.append((run.n, documents.run_document(run, self._latest(run), user_roles)))
+            if len(found) > size:
+                break
+        more = len(found) > size
+        return {
+            "runs": [document for _, document in found[:size]],
+            "limit": size,
+            "has_next_page": more,
+            "marker": paging.marker(found[size - 1][0]) if more else None,
+        }
+
+    def update_run(self, identity: Identity, run_id: str, body: Mapping[str, Any]) -> Document:
+        run = self._run(identity, run_id, "MANAGE")
+        run.submission.update(submissions.run_submission(body, with_input=False))
+        self._store.change_submission(run.id, run.submission)
+        return self._run_document(run, identity)
+
+    async def cancel_run(self, identity: Identity, run_id: str) -> Document:
+        run = self._run(identity, run_id, "MANAGE")
+        _require_status(run, {"ACTIVE", "INACTIVE"})
+        await self._interpreter.cancel(run.id)
+        return self.get_run(identity, run_id, {})
+
+    def resume_run(self, identity: Identity, run_id: str) -> Document:
+        run = self._run(identity, run_id, "RESUME")
+        _require_status(run, {"INACTIVE"})
+        self._store.wake_run(
+            run.id, LogEntry("FlowResumed", "The Flow Instance was resumed by the user", {})
+        )
+        self._interpreter.launch(run.id)
+        return self.get_run(identity, run_id, {})
+
+    def release_run(self, identity: Identity, run_id: str) -> Document:
+        """Remove an ended run and its log."""
+        run = self._run(identity, run_id, "MANAGE")
+        _require_status(run, set(ENDED))
+        document = self._run_document(run, identity)
+        self._store.delete_run(run.id)
+        return document
+
+    # --- for all of them --------------------------------------------------------------------------
+
+    def _flow(self, identity: Identity, flow_id: str, permission: str) -> Flow:
+        """:raises Refusal: 404 when there is no such flow for this identity, 403 when it may only
+        look at it"""
+        flow = self._store.flow(_uuid(flow_id, "flow_id"))
+        user_roles = [] if flow is None else roles.flow_roles(flow, identity)
+        if flow is None or not user_roles:
+            raise Refusal(404, "NOT_FOUND", f"No Flow exists with id value {flow_id}")
+        if permission not in roles.flow_permissions(user_roles):
+            raise _forbidden("flow", flow_id, permission)
+        return flow
+
+    def _run(self, identity: Identity, run_id: str, permission: str) -> RunSummary:
+        """:raises Refusal: as :meth:`_flow`"""
+        run = self._store.summary(_uuid(run_id, "run_id"))
+        user_roles = [] if run is None else self._run_roles(run, identity)
+        if run is None or not user_roles:
+            raise Refusal(404, "NOT_FOUND", f"No Run exists with id value {run_id}")
+        if permission not in roles.run_permissions(user_roles):
+            raise _forbidden("run", run_id, permission)
+        return run
+
+    def _run_roles(self, run: RunSummary, identity: Identity) -> list[str]:
+        return roles.run_roles(run, self._store.flow(run.flow_id), identity)
+
+    def _flow_document(self, flow: Flow, identity: Identity) -> Document:
+        # An owner who gave the flow away may have no role left.
+        user_roles = roles.flow_roles(flow, identity) or ["none"]
+        return documents.flow_document(flow, user_roles, self._base_url)
+
+    def _run_document(
+        self, run: RunSummary, identity: Identity, flow: Flow | None = None
+    ) -> Document:
+        return documents.run_document(run, self._latest(run), self._run_roles(run, identity), flow)
+
+    def _latest(self, run: RunSummary) -> LogEntry | None:
+        if run.outcome is not None:
+            return None
+        entries = self._store.log(run.id, 1, newest_first=True)
+        return entries[0][1] if entries else None
+
+    def _action_problem(self, state: Mapping[str, Any]) -> str | None:
+        url = action_url(state)
+        # With a scope of its own the real service asks nobody; the run will fail if nobody answers
+        # then.
+        if self._interpreter.knows(url) or _given_scope(state) is not None:
+            return None
+        return f"No action provider answers at {url} here; known are {', '.join(self._urls)}"
+
+
+def _given_scope(state: Mapping[str, Any]) -> str | None:
+    handler = state.get("Handler")
+    scope = handler.get("Scope") if isinstance(handler, dict) else state.get("ActionScope")
+    return None if scope is None else str(scope)
+
+
+def _scope(state: Mapping[str, Any]) -> str:
+    url = normal_url(action_url(state))
+    host = url.split("/")[2]
+    return _given_scope(state) or SCOPES.get(host, f"{url}/action_all")
+
+
+def _uuid(text: str, name: str) -> str:
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        problem = {"loc": [name], "msg": "value is not a valid uuid", "type": "type_error.uuid"}
+        raise unprocessable([problem]) from None
+
+
+def _names(text: str | None) -> set[str]:
+    return {name.strip() for name in (text or "").split(",") if name.strip()}
+
+
+def _order(text: str) -> tuple[str, bool]:
+    field, _, direction = text.strip().partition(" ")
+    if field not in FLOW_ORDER or direction.upper() not in ("", "ASC", "DESC"):
+        message = f"{text!r} is not a field and ASC or DESC; fields are {', '.join(FLOW_ORDER)}"
+        raise unprocessable([{"loc": ["orderby"], "msg": message, "type": "value_error"}])
+    return field, direction.upper() == "DESC"
+
+
+def _order_value(document: Document, field: str) -> Any:
+    aliases = {"scope_string": "globus_auth_scope", "flow_owners": "flow_owner"}
+    return document[aliases.get(field, field)]
+
+
+def _forbidden(kind: str, name: str, permission: str) -> Refusal:
+    return Refusal(
+        403,
+        "FORBIDDEN",
+        f"You do not have the necessary permissions to perform this action on the {kind} with id"
+        f" value {name}."
+        f" Missing permissions: {permission}.",
+    )
+
+
+def _require_status(run: RunSummary, allowed: set[str]) -> None:
+    if run.status not in allowed:
+        listed = ", ".join(f"'{name}'" for name in sorted(allowed))
+        raise Refusal(
+            409,
+            "STATE_CONFLICT",
+            f"Run {run.id} has status '{run.status}' but must have status in {{{listed}}} for"
+            " requested operation",
+        )
