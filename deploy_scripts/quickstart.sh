@@ -26,6 +26,7 @@ start_local_globus() { # start_local_globus VENV HOME SITE
     cat >"$(state_folder)/activate" <<ACTIVATE
 # Source this file: cib-flows on PATH, and the local Globus as the Globus of this shell.
 . '$venv/bin/activate'
+export CIB_FLOWS_HOME='$home'
 eval "\$(cib-flows local env --home '$home')"
 ACTIVATE
 }
@@ -42,8 +43,7 @@ with_local_globus() { # with_local_globus COMMAND ARGS...: in the source tree, a
 }
 
 build_example() { # build_example RESULT_FILE
-    with_local_globus cib-flows build examples/pandas.yaml --json >"$1" ||
-        { cat "$1"; return 1; } # the failure as the program tells it
+    with_local_globus cib-flows build examples/pandas.yaml --json >"$1"
     cat "$1"
 }
 
@@ -53,19 +53,19 @@ run_example() { # run_example ANSWER_FILE: the program of the prior system's REA
     grep -qF "$EXPECTED_ANSWER" "$1" || die "the program did not answer '$EXPECTED_ANSWER'."
 }
 
-field() { # field FILE NAME: a string or number from a JSON document
-    "$VENV/bin/python" -c 'import json, sys; print(json.load(open(sys.argv[1])).get(sys.argv[2], ""))' "$@"
+field() { # field FILE NAME: what the build said about its container
+    "$VENV/bin/python" -c 'import json, sys
+print(json.load(open(sys.argv[1]))["container"][sys.argv[2]])' "$@"
 }
 
 summary() { # summary RESULT_FILE ANSWER_FILE
-    local path how="" size
-    path="$(field "$1" path)"
-    size="$(stat -c %s "$path" 2>/dev/null || printf 0)"
+    local how="" container_id
+    container_id="$(field "$1" container_id)"
     if [ "$(id -un)" = "$CIB_BUILD_USER" ]; then how="su - $CIB_BUILD_USER     # everything belongs to this user"; fi
     say ""
     say "cib-flows works on this machine."
-    say "  container  $(field "$1" container_id)"
-    say "  image      $path ($((size / 1000000)) MB)"
+    say "  container  $container_id"
+    say "  image      $(field "$1" path) ($(($(field "$1" bytes) / 1000000)) MB)"
     say "  answer     $(grep -F "$EXPECTED_ANSWER" "$2" | tail -n 1)"
     say "  log        $CIB_LOG_FILE"
     say "  time       $(seconds_since "$CIB_STARTED_MS") s, of which"
@@ -74,7 +74,7 @@ summary() { # summary RESULT_FILE ANSWER_FILE
     [ -z "$how" ] || say "  $how"
     say "  . ~/.cib-flows/activate"
     say "  cib-flows containers list"
-    say "  cib-flows containers exec $(field "$1" container_id) -- python -c 'import pandas; print(pandas.__version__)'"
+    say "  cib-flows containers exec $container_id -- python -c 'import pandas; print(pandas.__version__)'"
     say "  cib-flows build YOUR_SPEC.yaml"
     say "  cib-flows local stop"
 }
@@ -83,6 +83,7 @@ prepare_machine quickstart quickstart.sh "$@"
 
 VENV="$(state_folder)/venv"
 GLOBUS_HOME="${CIB_FLOWS_HOME:-$(state_folder)/local}"
+export CIB_FLOWS_HOME="$GLOBUS_HOME"
 SITE="$(state_folder)/site.json"
 RESULTS="$(state_folder)/quickstart"
 mkdir -p "$RESULTS"
