@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 import platform
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +34,7 @@ __all__ = [
     "ensure_deployed",
     "fill_placeholders",
     "load_deployment",
+    "read_record",
     "remember_worker",
     "save_deployment",
 ]
@@ -115,10 +115,15 @@ class FlowSource:
 
 
 def load_deployment(globus: Globus) -> Deployment | None:
-    """The record of what is deployed there, or None. Raises ``UsageError`` for a file that is not
-    such a record.
+    """The record of what is deployed there, or None. Raises like ``read_record``."""
+    return read_record(globus.record_path)
+
+
+def read_record(path: Path) -> Deployment | None:
+    """The deployment record in a file, or None where there is no file.
+
+    Raises ``UsageError`` for a file that is not such a record.
     """
-    path = record_path(globus)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -157,7 +162,7 @@ def load_deployment(globus: Globus) -> Deployment | None:
 def save_deployment(globus: Globus, deployment: Deployment) -> None:
     """Writes the record, the same bytes for the same deployment."""
     record = {"format": RECORD_FORMAT, "profile": globus.profile, **asdict(deployment)}
-    write_whole(record_path(globus), json.dumps(record, indent=2, sort_keys=True) + "\n")
+    write_whole(globus.record_path, json.dumps(record, indent=2, sort_keys=True) + "\n")
 
 
 def remember_worker(
@@ -170,12 +175,6 @@ def remember_worker(
     updated = replace(deployment, worker=worker)
     save_deployment(globus, updated)
     return updated
-
-
-def record_path(globus: Globus) -> Path:
-    """Where the record lies."""
-    named = os.environ.get("CIB_FLOWS_DEPLOYMENT")
-    return Path(named).expanduser() if named else globus.record_path
 
 
 def ensure_deployed(globus: Globus, say: Callable[[str], None] | None = None) -> Deployment:

@@ -15,7 +15,7 @@ import uuid
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from cib_flows.errors import UsageError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import globus_compute_sdk
     import globus_sdk
 
-__all__ = ["Globus", "ProfileName", "connect", "connect_as", "default_home"]
+__all__ = ["Globus", "ProfileName", "connect", "connect_as", "default_home", "record_place"]
 
 ProfileName = Literal["local", "globus"]
 
@@ -113,14 +113,27 @@ def connect(profile: str | None = None, home: str | Path | None = None) -> Globu
     Raises ``UsageError`` for an unknown profile, a home that does not run, or credentials that are
     missing.
     """
+    folder = Path(home).expanduser() if home is not None else None
+    return _globus_org() if _named(profile, folder) == "globus" else _local(folder)
+
+
+def record_place(profile: str | None = None, home: str | Path | None = None) -> Path:
+    """Where the deployment record of that Globus lies, found without asking it anything."""
+    folder = Path(home).expanduser() if home is not None else None
+    if _named(profile, folder) == "globus":
+        return _globus_record()
+    return _local_record(folder if folder or _environment_is_local() else default_home())
+
+
+def _named(profile: str | None, home: Path | None) -> ProfileName:
     name = profile or os.environ.get("CIB_FLOWS_PROFILE") or "local"
-    if name not in get_args(ProfileName):
+    if name == "local":
+        return "local"
+    if name != "globus":
         raise UsageError(f"There is no profile {name!r}; choose local or globus.")
-    if name == "globus":
-        if home is not None:
-            raise UsageError("A home folder belongs to the profile local, not to globus.")
-        return _globus_org()
-    return _local(Path(home).expanduser() if home is not None else None)
+    if home is not None:
+        raise UsageError("A home folder belongs to the profile local, not to globus.")
+    return "globus"
 
 
 def connect_as(app: globus_sdk.GlobusApp | None) -> Globus:
@@ -132,7 +145,7 @@ def connect_as(app: globus_sdk.GlobusApp | None) -> Globus:
     if app is None:
         return connect(name)
     if name == "globus":
-        return Globus(name, app, _record_folder() / "globus.json", _endpoint_from_environment())
+        return Globus(name, app, _globus_record(), _endpoint_from_environment())
     return Globus(name, app, _local_record(None), _endpoint_from_environment())
 
 
@@ -156,6 +169,11 @@ def _record_folder() -> Path:
     return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "cib-flows"
 
 
+def _globus_record() -> Path:
+    named = os.environ.get("CIB_FLOWS_DEPLOYMENT")
+    return Path(named).expanduser() if named else _record_folder() / "globus.json"
+
+
 def _globus_org() -> Globus:
     if _environment_is_local():
         raise UsageError(
@@ -176,7 +194,7 @@ def _globus_org() -> Globus:
         app = _client_app(client_id, secret)
     else:
         app = _user_app()
-    return Globus("globus", app, _record_folder() / "globus.json", _endpoint_from_environment())
+    return Globus("globus", app, _globus_record(), _endpoint_from_environment())
 
 
 def _user_app() -> globus_sdk.UserApp:
@@ -251,6 +269,9 @@ def _environment_of(home: Path) -> dict[str, str]:
 
 def _local_record(home: Path | None) -> Path:
     """Beside the home where that is known, since it describes what the home's database holds."""
+    named = os.environ.get("CIB_FLOWS_DEPLOYMENT")
+    if named:
+        return Path(named).expanduser()
     if home is None and os.environ.get("CIB_FLOWS_HOME"):
         home = default_home()
     if home is not None:

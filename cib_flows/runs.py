@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cib_flows.containers import Container
 from cib_flows.deployment import Deployment, FlowSource, load_deployment, remember_worker
@@ -25,13 +25,15 @@ from cib_flows.progress import (
     step_in,
 )
 from cib_flows.services import RefusedError, explained
-from cib_flows.spec import ContainerSpec
+from cib_flows.starting import start_once
 from cib_flows.tasks import call_function
+
+if TYPE_CHECKING:
+    from cib_flows.spec import ContainerSpec
 
 __all__ = ["BuildRun", "RunStatus"]
 
 MAX_LABEL = 64
-START_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class BuildRun:
         Raises ``ServiceError`` when the service refuses it.
         """
         body = spec.to_dict()
-        run_id = _start_once(
+        run_id = start_once(
             globus,
             deployment.flow_id,
             body,
@@ -138,6 +140,38 @@ class BuildRun:
             marker = page.get("marker")
             if not page.get("has_next_page") or not marker:
                 return entries
+
+    def build_log(self) -> tuple[str, str]:
+        """The build's own log as far as it has come, and its path on the endpoint.
+
+        Raises ``NotFoundError`` when the endpoint has no such run, ``ServiceError`` when it does
+        not answer.
+        """
+        endpoint = self._build_endpoint()
+        if endpoint is None or self._deployment is None:
+            raise NotFoundError(
+                f"The run {self.run_id} has no build log yet, or was started by another deployment."
+            )
+        parts: list[str] = []
+        offset = 0
+        while True:
+            answer = call_function(
+                self.globus,
+                "watch_build",
+                self._deployment.function_id("watch_build"),
+                endpoint,
+                self._control_config,
+                {"run_id": self.run_id, "offset": offset},
+            )
+            if not answer.get("ok"):
+                error = answer.get("error") or {}
+                raise NotFoundError(
+                    str(error.get("message") or f"The run {self.run_id} has no build log.")
+                )
+            parts.append(str(answer.get("log") or ""))
+            if not parts[-1] or int(answer.get("next_offset") or 0) <= offset:
+                return "".join(parts), str(answer.get("log_path") or "")
+            offset = int(answer["next_offset"])
 
     def watch(
         self,
@@ -314,38 +348,6 @@ class BuildRun:
         packages = (verified or {}).get("packages")
         if self._deployment is not None and isinstance(packages, Mapping):
             self._deployment = remember_worker(self.globus, self._deployment, packages)
-
-
-def _start_once(
-    globus: Globus, flow_id: str, body: dict[str, Any], label: str, tags: list[str]
-) -> str:
-    """Starts a run without starting two: when the answer is lost, a run with this call's own tag is
-    looked for before the next attempt."""
-    client = globus.flow(flow_id)
-    mark = f"request-{uuid.uuid4().hex[:12]}"
-    for attempt in range(START_ATTEMPTS):
-        globus.flows_pacer.wait()
-        try:
-            with explained("start the run"), client.retry_config.tune(max_retries=0):
-                run = client.run_flow(body, label=label, tags=[*tags, mark])
-            return str(run.get("run_id") or run["action_id"])
-        except ServiceError as failure:
-            transient = not isinstance(failure, RefusedError) or failure.status in (
-                429,
-                500,
-                502,
-                503,
-                504,
-            )
-            if not transient or attempt == START_ATTEMPTS - 1:
-                raise
-        time.sleep(0.5 * 2**attempt)
-        with explained("look for the run"):
-            page = globus.flows.list_runs(filter_flow_id=flow_id)
-        for run in page.get("runs") or []:
-            if mark in (run.get("tags") or []):
-                return str(run.get("run_id") or run["action_id"])
-    raise AssertionError("unreachable")
 
 
 def _container_in(run: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -1,0 +1,110 @@
+"""``build``: from a spec to a container in one command."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from cib_flows.cli.deploy import EndpointId
+from cib_flows.cli.live import follow
+from cib_flows.cli.options import Common, common_options, spec_argument
+from cib_flows.cli.output import describe_container, describe_failure, note, print_json
+from cib_flows.cli.specs import read_spec
+
+if TYPE_CHECKING:
+    from cib_flows.runs import BuildRun
+
+__all__ = ["build", "see_to_the_end"]
+
+INTERRUPTED = 130
+
+
+@click.command(short_help="Build a container and wait for it.")
+@spec_argument
+@click.option("--label", help="What lists of runs show; by default name:tag.")
+@click.option("--force", is_flag=True, help="Build even if an identical image exists.")
+@click.option("--build-endpoint", type=EndpointId(), help="Endpoint that builds.")
+@click.option("--run-endpoint", type=EndpointId(), help="Endpoint that will run functions.")
+@common_options
+def build(
+    common: Common,
+    spec_path: str,
+    label: str | None,
+    force: bool,
+    build_endpoint: str | None,
+    run_endpoint: str | None,
+) -> None:
+    """Build the container of SPEC (a YAML or JSON file, or - for standard input) and wait for it.
+
+    Deploys the flow first where needed. Ctrl-C leaves the run going and says how to come back to
+    it.
+    """
+    spec = read_spec(spec_path)
+    from cib_flows.builder import ContainerBuilder
+
+    quiet = common.json and not sys.stderr.isatty()
+    builder = ContainerBuilder(
+        globus=common.connect(), build_endpoint=build_endpoint, run_endpoint=run_endpoint
+    )
+    run = builder.build(spec, label, force=True if force else None, say=None if quiet else note)
+    see_to_the_end(run, common, f"{spec.name}:{spec.tag}, run {run.run_id}")
+
+
+def see_to_the_end(run: BuildRun, common: Common, title: str) -> None:
+    """Follows a run and ends the program as the run ended: 0 with a container, 1 without.
+
+    After Ctrl-C the exit code is 130 and the run goes on.
+    """
+    started = time.monotonic()
+    try:
+        last = follow(run.watch(), title, quiet=common.json)
+    except KeyboardInterrupt:
+        note("")
+        note(
+            f"The run {run.run_id} goes on. Come back to it with "
+            f"'cib-flows wait{common.as_words} {run.run_id}', end it with "
+            f"'cib-flows cancel{common.as_words} {run.run_id}'."
+        )
+        sys.exit(INTERRUPTED)
+    if last.status == "SUCCEEDED":
+        container = run.result()
+        if common.json:
+            print_json(
+                {
+                    "ok": True,
+                    "run_id": run.run_id,
+                    "status": last.status,
+                    **container.as_dict(),
+                }
+            )
+        else:
+            describe_container(container, time.monotonic() - started)
+        return
+    if last.status == "INACTIVE":
+        sentence = run.inactive_reason()
+        note(f"Error: {sentence}")
+        if common.json:
+            print_json(
+                {
+                    "ok": False,
+                    "run_id": run.run_id,
+                    "status": last.status,
+                    "failure": {"sentence": sentence, "code": "inactive"},
+                }
+            )
+        sys.exit(1)
+    failure = run.failure()
+    describe_failure(failure, run.run_id)
+    if common.json:
+        print_json(
+            {
+                "ok": False,
+                "run_id": run.run_id,
+                "status": last.status,
+                "failure": failure.as_dict(),
+            }
+        )
+    sys.exit(1)

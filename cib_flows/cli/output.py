@@ -1,0 +1,125 @@
+"""How results and errors look. Results go to standard output, everything else to standard error."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cib_flows.errors import CibFlowsError, RunFailedError
+
+if TYPE_CHECKING:
+    from cib_flows.containers import Container
+    from cib_flows.failures import BuildFailure
+
+__all__ = [
+    "describe_container",
+    "describe_failure",
+    "human_duration",
+    "human_size",
+    "note",
+    "print_error",
+    "print_json",
+]
+
+
+def print_json(document: Any) -> None:
+    """The one JSON document of a command with ``--json``."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+
+
+def note(text: str) -> None:
+    """Something a person may want to know and a program need not."""
+    click.echo(text, err=True)
+
+
+def print_error(error: CibFlowsError, as_json: bool) -> None:
+    """One sentence on standard error, the hint below it; with ``as_json`` the same as a
+    document.
+    """
+    click.echo(f"Error: {error.message}", err=True)
+    if error.hint:
+        click.echo(f"Hint: {error.hint}", err=True)
+    if as_json:
+        document: dict[str, Any] = {"message": error.message, "hint": error.hint}
+        field = getattr(error, "field", "")
+        if field:
+            document["field"] = field
+        if isinstance(error, RunFailedError):
+            document["failure"] = error.failure
+        print_json({"ok": False, "error": document})
+
+
+def human_size(size: int) -> str:
+    """A number of bytes in the unit in which people say it."""
+    amount = float(size)
+    for unit in ("B", "KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} GiB"
+
+
+def human_duration(seconds: float) -> str:
+    """Seconds as ``12.3 s``, ``2 min 05 s`` or ``1 h 02 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def describe_container(container: Container, took_s: float | None = None) -> None:
+    """The panel at the end of a build: what there is now, and how to use it."""
+    from rich.console import Console
+    from rich.panel import Panel
+    from rich.table import Table
+
+    rows = [
+        ("container", container.container_id),
+        ("path", container.path),
+        ("sha256", container.sha256),
+        ("size", human_size(container.size)),
+        ("endpoint", container.endpoint_id),
+    ]
+    if container.cached:
+        rows.append(("built", "before; an identical image was registered"))
+    if took_s is not None:
+        rows.append(("took", human_duration(took_s)))
+    reference = f"{container.name}:{container.tag}"
+    rows += [
+        ("", ""),
+        ("in Python", f'Container.get("{reference}").executor().submit(function, …)'),
+        ("in a shell", f"cib-flows containers exec {reference} -- COMMAND…"),
+        ("anywhere", json.dumps(container.executor_arguments())),
+    ]
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        for key, value in rows:
+            console.print(f"{key:11s} {value}".rstrip(), markup=False, soft_wrap=True)
+        return
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for key, value in rows:
+        table.add_row(key, value)
+    console.print(
+        Panel(table, title=f"[bold green]{reference}[/] is registered", title_align="left")
+    )
+
+
+def describe_failure(failure: BuildFailure, run_id: str) -> None:
+    """Why a run failed: the sentence, what to do, and where to read on."""
+    click.echo(f"Error: {failure.sentence}", err=True)
+    if failure.hint:
+        click.echo(f"Hint: {failure.hint}", err=True)
+    if failure.log_tail.strip():
+        click.echo("The last lines of its log:", err=True)
+        for line in failure.log_tail.strip().splitlines()[-12:]:
+            click.echo(f"  {line}", err=True)
+    if failure.log_path:
+        click.echo(f"Log: {failure.log_path}", err=True)
+    click.echo(f"Run: {run_id}", err=True)

@@ -1,0 +1,152 @@
+"""``start``, ``status``, ``logs``, ``wait``, ``cancel`` and ``resume``: runs one by one."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from cib_flows.cli.build import see_to_the_end
+from cib_flows.cli.deploy import EndpointId
+from cib_flows.cli.options import Common, common_options, spec_argument
+from cib_flows.cli.output import note, print_json
+from cib_flows.cli.specs import read_spec
+
+__all__ = ["cancel", "logs", "resume", "start", "status", "wait"]
+
+run_argument = click.argument("run_id", metavar="RUN")
+
+
+@click.command(short_help="Start a build and return at once.")
+@spec_argument
+@click.option("--label", help="What lists of runs show; by default name:tag.")
+@click.option("--force", is_flag=True, help="Build even if an identical image exists.")
+@click.option("--build-endpoint", type=EndpointId(), help="Endpoint that builds.")
+@click.option("--run-endpoint", type=EndpointId(), help="Endpoint that will run functions.")
+@common_options
+def start(
+    common: Common,
+    spec_path: str,
+    label: str | None,
+    force: bool,
+    build_endpoint: str | None,
+    run_endpoint: str | None,
+) -> None:
+    """Start a build of SPEC and print the run's id."""
+    spec = read_spec(spec_path)
+    from cib_flows.builder import ContainerBuilder
+
+    builder = ContainerBuilder(
+        globus=common.connect(), build_endpoint=build_endpoint, run_endpoint=run_endpoint
+    )
+    run = builder.build(
+        spec, label, force=True if force else None, say=None if common.json else note
+    )
+    if common.json:
+        print_json({"ok": True, "run_id": run.run_id})
+    else:
+        click.echo(run.run_id)
+
+
+@click.command(short_help="Say where a run is.")
+@run_argument
+@common_options
+def status(common: Common, run_id: str) -> None:
+    """Say where the run RUN is, and why it failed if it did."""
+    from cib_flows.progress import STEP_TITLES, newest_entries, step_in
+    from cib_flows.runs import BuildRun
+
+    globus = common.connect()
+    run = BuildRun.attach(globus, run_id)
+    now = run.status()
+    step = step_in(newest_entries(globus, run.run_id)) or ""
+    document: dict[str, Any] = {"ok": now.status != "FAILED", **asdict(now), "step": step}
+    if now.status == "FAILED":
+        document["failure"] = run.failure().as_dict()
+    elif now.status == "INACTIVE":
+        document["description"] = run.inactive_reason()
+    if common.json:
+        print_json(document)
+        return
+    click.echo(f"{now.status}  {now.label}")
+    click.echo(f"started  {now.started_at}")
+    if now.completed_at:
+        click.echo(f"ended    {now.completed_at}")
+    if step and not now.is_over:
+        click.echo(f"step     {STEP_TITLES[step]}")
+    reason = document.get("failure", {}).get("sentence") or document["description"]
+    if reason:
+        click.echo(reason)
+
+
+@click.command(short_help="Print a run's log.")
+@run_argument
+@click.option("--build-log", is_flag=True, help="The build's own log instead of the flow's.")
+@common_options
+def logs(common: Common, run_id: str, build_log: bool) -> None:
+    """Print what the flow wrote down about the run RUN, or what the build did."""
+    from cib_flows.runs import BuildRun
+
+    run = BuildRun.attach(common.connect(), run_id)
+    if build_log:
+        text, path = run.build_log()
+        if common.json:
+            print_json({"ok": True, "run_id": run.run_id, "log_path": path, "log": text})
+        else:
+            click.echo(text, nl=False)
+        return
+    entries = run.logs()
+    if common.json:
+        print_json({"ok": True, "run_id": run.run_id, "entries": entries})
+        return
+    for entry in entries:
+        click.echo(f"{entry.get('time')}  {entry.get('code'):20s} {entry.get('description')}")
+
+
+@click.command(short_help="Wait for a run.")
+@run_argument
+@common_options
+def wait(common: Common, run_id: str) -> None:
+    """Follow the run RUN to its end, as 'build' does. Exits with 1 if it failed."""
+    from cib_flows.runs import BuildRun
+
+    run = BuildRun.attach(common.connect(), run_id)
+    see_to_the_end(run, common, f"run {run.run_id}")
+
+
+@click.command(short_help="Cancel a run and stop its build.")
+@run_argument
+@common_options
+def cancel(common: Common, run_id: str) -> None:
+    """Cancel the run RUN and tell its endpoint to stop building."""
+    from cib_flows.runs import BuildRun
+
+    run = BuildRun.attach(common.connect(), run_id)
+    cancelled = run.cancel()
+    if common.json:
+        print_json({"ok": True, "run_id": run.run_id, "cancelled": cancelled})
+    elif cancelled:
+        click.echo(f"The run {run.run_id} is cancelled.")
+    else:
+        click.echo(f"The run {run.run_id} had ended already.")
+
+
+@click.command(short_help="Let a paused run go on.")
+@run_argument
+@common_options
+def resume(common: Common, run_id: str) -> None:
+    """Let the run RUN go on after the consent that it waits for was given."""
+    from cib_flows.runs import BuildRun
+
+    run = BuildRun.attach(common.connect(), run_id)
+    now = run.status()
+    if now.status != "INACTIVE":
+        note(f"Error: The run {run.run_id} is {now.status}; only an INACTIVE run can be resumed.")
+        sys.exit(2)
+    run.resume()
+    if common.json:
+        print_json({"ok": True, "run_id": run.run_id})
+    else:
+        click.echo(f"The run {run.run_id} goes on.")
