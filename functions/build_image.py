@@ -110,7 +110,7 @@ def _lend(
     return binds
 
 
-def _environment(site: dict[str, Any], scratch: str) -> dict[str, str]:
+def _build_environment(site: dict[str, Any], scratch: str) -> dict[str, str]:
     environment = clean_environment(site)
     temporary = os.path.join(scratch, "tmp")
     os.mkdir(temporary)
@@ -153,7 +153,7 @@ def _run_engine(
 ) -> dict[str, Any]:
     exchange = os.path.join(scratch, "exchange")
     binds = _lend(site, exchange, plan, folder)
-    environment = _environment(site, scratch)
+    environment = _build_environment(site, scratch)
     finished = f"{folder.image}.new"
     command = [engine, "build", "--force", *binds]
     if os.geteuid() == 0:

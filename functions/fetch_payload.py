@@ -10,15 +10,13 @@ from typing import Any
 
 from ._shared.archives import unpack
 from ._shared.catalogue import Catalogue
-from ._shared.files import remove_tree, sha256_file, sha256_text, tree_digest
+from ._shared.files import CHUNK_BYTES, remove_tree, sha256_file, sha256_text, tree_digest
 from ._shared.git import checkout
 from ._shared.identity import build_digest
 from ._shared.network import open_url
 from ._shared.results import StepFailed, run_step, shorten
 from ._shared.run_folder import RunFolder
 from ._shared.site import load_site
-
-CHUNK_BYTES = 1024 * 1024
 
 
 def fetch_payload(run_id: str, recipe_sha256: str) -> dict[str, Any]:

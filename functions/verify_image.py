@@ -20,8 +20,8 @@ from ._shared.run_folder import RunFolder
 from ._shared.run_versions import engine_version, find_apptainer
 from ._shared.site import load_site
 
-# Nothing of the host: no home, no environment, no bound folders; the paths in the image are taken literally.
-CONTAINED = ["run", "--containall", "--cleanenv", "--no-home", "--no-eval", "--pwd", "/"]
+# Nothing of the host: an empty home in memory (programs may write there), no environment, no bound folders.
+CONTAINED = ["run", "--containall", "--cleanenv", "--no-eval", "--pwd", "/"]
 # Arguments that a careless runscript would split, expand or drop.
 TRICKY_ARGUMENTS = ["plain", "two words", 'it\'s "quoted"', "$HOME *", ""]
 WORKER_PROGRAM = "globus-compute-endpoint"

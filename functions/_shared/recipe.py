@@ -157,9 +157,9 @@ def render_text(
     reference = base or spec["base"]["image"]
     sections = [
         f"Bootstrap: {spec['base']['bootstrap']}\nFrom: {reference}\n",
-        _labels(spec),
-        "%post\n" + _post(spec, versions),
-        _environment(spec),
+        _labels_section(spec),
+        "%post\n" + _post_section(spec, versions),
+        _environment_section(spec),
         RUNSCRIPT,
     ]
     for section in sections:
@@ -173,7 +173,7 @@ def render_text(
     return "\n".join(sections)
 
 
-def _labels(spec: dict[str, Any]) -> str:
+def _labels_section(spec: dict[str, Any]) -> str:
     lines = ["%labels", f"    cib-flows.name {spec['name']}"]
     if spec["description"]:
         # a label is read to the end of its line; only a build argument could be seen in it
@@ -181,7 +181,7 @@ def _labels(spec: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _post(spec: dict[str, Any], versions: dict[str, str] | None) -> str:
+def _post_section(spec: dict[str, Any], versions: dict[str, str] | None) -> str:
     names = {"prefix": PREFIX, "exchange": EXCHANGE}
     wants_worker = spec["worker"] != "none"
     requirements = requirements_of(spec, versions)
@@ -241,5 +241,5 @@ def _exports(spec: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _environment(spec: dict[str, Any]) -> str:
+def _environment_section(spec: dict[str, Any]) -> str:
     return "%environment\n" + "".join(f"    {line}\n" for line in _exports(spec))

@@ -114,17 +114,17 @@ def check_spec(spec: Any) -> dict[str, Any]:
         "name": _matching(full.get("name"), "name", IMAGE_NAME, 64, _NAME_WANTED),
         "tag": _matching(full["tag"], "tag", TAG, 64, _NAME_WANTED),
         "description": _line(full["description"], "description", 500, allow_empty=True),
-        "base": _base(full.get("base")),
+        "base": _check_base(full.get("base")),
         "apt": _each(full["apt"], "apt", _apt),
         "pip": _each(full["pip"], "pip", _pip),
         "conda": _each(full["conda"], "conda", _conda),
         "conda_channels": _each(full["conda_channels"], "conda_channels", _channel),
         "payload_collection": _collection(full["payload_collection"]),
-        "payload": _payload(full["payload"]),
-        "environment": _environment(full["environment"]),
+        "payload": _check_payload(full["payload"]),
+        "environment": _check_environment(full["environment"]),
         "mounts": _each(full["mounts"], "mounts", _place),
         "commands": _each(full["commands"], "commands", _command),
-        "verify": _verify(full["verify"]),
+        "verify": _check_verify(full["verify"]),
         "worker": _matching(
             full["worker"], "worker", WORKER, 32, "'endpoint', 'none' or a version such as 4.19.0"
         ),
@@ -256,7 +256,7 @@ def _command(value: Any, field: str) -> str:
     return _line(value.strip("\n") if isinstance(value, str) else value, field, 8192)
 
 
-def _base(value: Any) -> dict[str, str]:
+def _check_base(value: Any) -> dict[str, str]:
     if isinstance(value, str):
         raise SpecRefused(
             "base", f"'base' must be an object such as {{\"image\": {shown(value)}}}, not a string."
@@ -318,7 +318,7 @@ def _collection(value: Any) -> dict[str, str] | None:
     return {"id": identifier, "path": path}
 
 
-def _payload(value: Any) -> dict[str, str]:
+def _check_payload(value: Any) -> dict[str, str]:
     payload = _object(value, "payload", ("url", "git", "ref", "sha256", "destination"))
     checked: dict[str, str] = {}
     for field in ("url", "git"):
@@ -363,7 +363,7 @@ def _payload(value: Any) -> dict[str, str]:
     return checked
 
 
-def _environment(value: Any) -> dict[str, str]:
+def _check_environment(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         raise SpecRefused("environment", f"'environment' must be an object, not {shown(value)}.")
     checked = {}
@@ -386,7 +386,7 @@ def _module(value: Any, field: str) -> str:
     return _matching(value, field, MODULE, 256, "a Python module such as scipy.optimize")
 
 
-def _verify(value: Any) -> dict[str, list[str]]:
+def _check_verify(value: Any) -> dict[str, list[str]]:
     verify = _object(value, "verify", ("imports", "commands"))
     checked = {}
     if verify.get("imports") is not None:
