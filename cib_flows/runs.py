@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -173,25 +173,20 @@ class BuildRun:
                 return "".join(parts), str(answer.get("log_path") or "")
             offset = int(answer["next_offset"])
 
-    def watch(
-        self,
-        follow_log: bool = True,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> Iterator[Progress]:
+    def watch(self, follow_log: bool = True) -> Iterator[Progress]:
         """What the run is doing, again and again, until it ends or pauses (status INACTIVE).
 
         The last event carries the final status. ``follow_log=False`` asks the endpoint nothing.
         Raises ``ServiceError`` when the Flows service stays out of reach.
         """
-        started = clock()
+        started = time.monotonic()
         follower: LogFollower | None = None
         step, log_path, phase = "", "", ""
         percent: float | None = None
         look = 0
         while True:
             status = self._document().get("status")
-            elapsed = clock() - started
+            elapsed = time.monotonic() - started
             if status in TERMINAL or status == "INACTIVE":
                 yield Progress(str(status), step, elapsed, "", log_path, phase, percent)
                 return
@@ -207,7 +202,7 @@ class BuildRun:
                     phase = str(seen.get("phase") or "")
                     percent = seen.get("percent")
             yield Progress(str(status), step, elapsed, log, log_path, phase, percent)
-            sleep(pause_after(elapsed))
+            time.sleep(pause_after(elapsed))
             look += 1
 
     def wait(self, timeout_s: float | None = None) -> RunStatus:

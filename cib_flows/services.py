@@ -117,7 +117,7 @@ class Pacer:
         limit: int = 16,
         window_s: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] | None = None,
     ) -> None:
         self._limit = limit
         self._window_s = window_s
@@ -131,7 +131,7 @@ class Pacer:
         while self._calls and now - self._calls[0] >= self._window_s:
             self._calls.popleft()
         if len(self._calls) >= self._limit:
-            self._sleep(self._window_s - (now - self._calls[0]))
+            (self._sleep or time.sleep)(self._window_s - (now - self._calls[0]))
             now = self._clock()
             self._calls.popleft()
         self._calls.append(now)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
 from typing import Any
 
 from cib_flows.errors import ServiceError
@@ -23,7 +22,6 @@ def start_once(
     body: dict[str, Any],
     label: str,
     tags: list[str],
-    sleep: Callable[[float], None] = time.sleep,
 ) -> str:
     """Starts a run of the flow and returns its id.
 
@@ -45,7 +43,7 @@ def start_once(
             refused = isinstance(failure, RefusedError) and failure.status not in TRANSIENT
             if refused or attempt == ATTEMPTS:
                 raise
-        sleep(0.5 * 2**attempt)
+        time.sleep(0.5 * 2**attempt)
         with explained("look for the run"):
             page = globus.flows.list_runs(filter_flow_id=flow_id)
         for run in page.get("runs") or []:

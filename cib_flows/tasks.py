@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -87,7 +87,6 @@ def call_function(
     user_endpoint_config: Mapping[str, Any],
     kwargs: Mapping[str, Any],
     timeout_s: float = 120.0,
-    sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, Any]:
     """Submits one call and waits for what it returns.
 
@@ -98,7 +97,7 @@ def call_function(
     deadline = time.monotonic() + timeout_s
     pause = 0.1
     while True:
-        sleep(pause)
+        time.sleep(pause)
         result = call.result()
         if result is not None:
             return result

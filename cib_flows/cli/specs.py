@@ -25,18 +25,11 @@ def read_spec(spec_path: str) -> ContainerSpec:
 
     if spec_path != "-":
         return ContainerSpec.from_file(spec_path)
-    import yaml
-
     try:
-        fields = yaml.safe_load(click.get_text_stream("stdin"))
-    except yaml.YAMLError as broken:
-        line = str(broken).splitlines()[0]
-        raise SpecError(f"Standard input is neither YAML nor JSON: {line}.") from None
+        text = click.get_text_stream("stdin", encoding="utf-8", errors="strict").read()
     except UnicodeDecodeError:
-        raise SpecError("Standard input is not UTF-8 text.") from None
-    if not isinstance(fields, dict):
-        raise SpecError("Standard input must hold a mapping with the spec's fields.")
-    return ContainerSpec.from_dict(fields)
+        raise SpecError("Standard input is not a text file in UTF-8.") from None
+    return ContainerSpec.from_text(text, "Standard input")
 
 
 @click.command(short_help="Check a spec.")
@@ -67,17 +60,14 @@ def render(common: Common, spec_path: str, worker: str | None) -> None:
     """
     from cib_flows.functions._shared.recipe import render_text
     from cib_flows.functions._shared.results import StepFailed
-    from cib_flows.functions._shared.spec_check import SpecRefused, check_spec
 
     spec = read_spec(spec_path)
     versions, source = _worker_versions(common, worker)
     try:
-        fields = check_spec(spec.to_dict())
+        fields = spec.complete()
         if fields["worker"] not in ("endpoint", "none") and versions:
             versions[ENDPOINT_PACKAGE] = fields["worker"]
         recipe = render_text(fields, versions or None, None)
-    except SpecRefused as refused:
-        raise SpecError(refused.message, refused.field) from None
     except StepFailed as failed:
         raise SpecError(failed.message, hint=failed.hint or None) from None
     if fields["worker"] == "none":
