@@ -33,18 +33,11 @@ from cib_flows.local.compute.provider import ComputeProvider
 from cib_flows.local.compute.routes import compute_routes
 from cib_flows.local.compute.service import ComputeService
 from cib_flows.local.database import Database
+from cib_flows.local.flows import FlowsService
 from cib_flows.local.home import Home, ServerRecord
-
-try:
-    from cib_flows.local.flows import FlowsService
-except ImportError:
-    FlowsService = None  # type: ignore[assignment, misc]
-try:
-    from cib_flows.local.transfer.provider import transfer_providers
-    from cib_flows.local.transfer.routes import transfer_routes
-    from cib_flows.local.transfer.service import TransferService
-except ImportError:
-    TransferService = None  # type: ignore[assignment, misc]
+from cib_flows.local.transfer.provider import transfer_providers
+from cib_flows.local.transfer.routes import transfer_routes
+from cib_flows.local.transfer.service import TransferService
 
 __all__ = ["LocalGlobus", "serve"]
 
@@ -136,20 +129,16 @@ class LocalGlobus:
         self.compute = ComputeService(
             self.database, home, client.endpoint_id, self.auth.identity, self.broker
         )
-        self.transfer = (
-            TransferService(self.database, home, self.auth.identity) if TransferService else None
-        )
+        self.transfer = TransferService(self.database, home, self.auth.identity)
         compute_v3 = ComputeProvider(self.compute, version=3)
         compute_v2 = ComputeProvider(self.compute, version=2)
         providers: dict[str, ActionProvider] = {
             "https://compute.actions.globus.org/v3": compute_v3,
             "https://compute.actions.globus.org/v2": compute_v2,
             "https://compute.actions.globus.org": compute_v2,
-            **(transfer_providers(self.transfer) if self.transfer else {}),
+            **transfer_providers(self.transfer),
         }
-        self.flows = (
-            FlowsService(self.database, providers, "http://127.0.0.1/") if FlowsService else None
-        )
+        self.flows = FlowsService(self.database, providers, record().url)
         self._record = record
 
     def application(self) -> ASGIApp:
@@ -165,8 +154,8 @@ class LocalGlobus:
             *self.auth.routes(),
             Route("/v2/get_amqp_result_connection_url", connection_url, methods=["GET"]),
             *compute_routes(self.compute),
-            *(transfer_routes(self.transfer) if self.transfer else []),
-            *(self.flows.routes() if self.flows else []),
+            *transfer_routes(self.transfer),
+            *self.flows.routes(),
         ]
         app = Starlette(
             routes=routes,
@@ -178,18 +167,14 @@ class LocalGlobus:
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         await self.compute.start()
-        if self.transfer:
-            await self.transfer.start()
-        if self.flows:
-            await self.flows.start()
+        await self.transfer.start()
+        await self.flows.start()
         try:
             yield
         finally:
             # Flows first: it asks the others; engines last: they need the longest.
-            if self.flows:
-                await self.flows.stop()
-            if self.transfer:
-                await self.transfer.stop()
+            await self.flows.stop()
+            await self.transfer.stop()
             await self.amqp.stop()
             await self.compute.stop()
             self.database.close()
@@ -216,7 +201,9 @@ def listen(ports: Iterable[int | None]) -> socket.socket:
     for port in ports:
         if port is None:
             continue
-        candidate = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        # With the protocol named, asyncio turns Nagle's algorithm off; without, every answer on a
+        # connection that is kept open waits 40 ms for the client's delayed acknowledgement.
+        candidate = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             candidate.bind(("127.0.0.1", port))

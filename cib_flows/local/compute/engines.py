@@ -260,14 +260,17 @@ class UserEndpoints:
         return environment
 
     async def _start_spare(self) -> None:
-        if self._spare is not None or self._stopped:
-            return
         spare = await self._launch()
-        if self._spare is not None or self._stopped:
+        if not self._keep(spare):
             _kill(spare)
-            return
+
+    def _keep(self, spare: asyncio.subprocess.Process) -> bool:
+        """Keep a started process as the spare one, unless there is one by now, or nobody needs it."""
+        if self._spare is not None or self._stopped:
+            return False
         self._spare = spare
         self._spare_timer = asyncio.get_running_loop().call_later(SPARE_LIFETIME, self._drop_spare)
+        return True
 
     def _take_spare(self) -> asyncio.subprocess.Process | None:
         spare, self._spare = self._spare, None

@@ -1,0 +1,184 @@
+"""The Transfer action providers: transfer and delete run as tasks, the others are done at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any, Literal
+
+from cib_flows.local.actions import (
+    ActionProvider,
+    ActionRefused,
+    ActionRequest,
+    ActionStatus,
+    StatusName,
+)
+from cib_flows.local.transfer import operations
+from cib_flows.local.transfer.documents import endpoint_document, task_document
+from cib_flows.local.transfer.errors import TransferError
+from cib_flows.local.transfer.service import TransferService
+from cib_flows.local.transfer.store import Action
+
+__all__ = ["transfer_providers"]
+
+BASE_URL = "https://transfer.actions.globus.org"
+
+Operation = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def transfer_providers(service: TransferService) -> dict[str, ActionProvider]:
+    """Every provider, under the URL that a deployed flow names."""
+    collections = service.collections
+
+    def path_of(body: dict[str, Any], default: str | None = None) -> str:
+        path = body.get("path", default)
+        if not isinstance(path, str):
+            raise TransferError.bad_request("path is required.")
+        return path
+
+    def collection_of(body: dict[str, Any]) -> Any:
+        return collections.get(str(body.get("endpoint_id", "")))
+
+    def ls(body: dict[str, Any]) -> dict[str, Any]:
+        limit = body.get("limit", operations.MAX_LISTING)
+        return operations.list_folder(collection_of(body), path_of(body, "/"), limit=int(limit))
+
+    def stat(body: dict[str, Any]) -> dict[str, Any]:
+        return operations.status_of(collection_of(body), path_of(body))
+
+    def mkdir(body: dict[str, Any]) -> dict[str, Any]:
+        return operations.make_folder(collection_of(body), path_of(body))
+
+    def collection_info(body: dict[str, Any]) -> dict[str, Any]:
+        return endpoint_document(collection_of(body), service.identity.id)
+
+    operations_by_name: dict[str, Operation] = {
+        "ls": ls,
+        "stat": stat,
+        "mkdir": mkdir,
+        "collection_info": collection_info,
+    }
+    return {
+        f"{BASE_URL}/transfer": _TaskProvider(service, "TRANSFER"),
+        f"{BASE_URL}/delete": _TaskProvider(service, "DELETE"),
+        **{
+            f"{BASE_URL}/{name}": _OperationProvider(service, operation)
+            for name, operation in operations_by_name.items()
+        },
+    }
+
+
+def _status(action: Action, status: str, details: Any, completed: float | None) -> ActionStatus:
+    names: dict[str, StatusName] = {
+        "ACTIVE": "ACTIVE",
+        "SUCCEEDED": "SUCCEEDED",
+        "FAILED": "FAILED",
+    }
+    return ActionStatus(
+        action_id=action.id,
+        status=names[status],
+        details=details,
+        display_status=status,
+        start_time=_timestamp(action.created),
+        completion_time=_timestamp(completed) if completed is not None else None,
+        label=action.label,
+        creator_id=f"urn:globus:auth:identity:{action.creator}",
+    )
+
+
+def _timestamp(moment: float) -> str:
+    return datetime.fromtimestamp(moment, timezone.utc).isoformat()
+
+
+def _known(service: TransferService, action_id: str) -> Action:
+    action = service.store.action(action_id)
+    if action is None:
+        raise ActionRefused(404, {"code": "NotFound", "message": f"No such action {action_id}"})
+    return action
+
+
+def _label(request: ActionRequest) -> str | None:
+    label = request.body.get("label")
+    return label if isinstance(label, str) else None
+
+
+class _TaskProvider:
+    """An action that is a Transfer task; its details are the task's document."""
+
+    def __init__(self, service: TransferService, kind: Literal["TRANSFER", "DELETE"]) -> None:
+        self._service = service
+        self._kind = kind
+
+    async def run(self, request: ActionRequest) -> ActionStatus:
+        started = self._service.store.action_of_request(request.request_id)
+        if started is None:
+            try:
+                # A flow's body has no submission id of its own; the request's serves as one.
+                body = {**request.body, "submission_id": request.request_id}
+                task = self._service.submit(self._kind, body, (request.request_id, _label(request)))
+            except TransferError as refusal:
+                raise ActionRefused(refusal.status, refusal.body()) from refusal
+            started = _known(self._service, task.id)
+        return await self.status(started.id)
+
+    async def wait(self, action_id: str) -> ActionStatus:
+        action = _known(self._service, action_id)
+        await self._service.finished(action.task_id or "")
+        return await self.status(action_id)
+
+    async def status(self, action_id: str) -> ActionStatus:
+        action = _known(self._service, action_id)
+        task = self._service.task(action.task_id or "")
+        details = task_document(task, self._service.collections)
+        return _status(action, task.status, details, task.completed)
+
+    async def cancel(self, action_id: str) -> ActionStatus:
+        action = _known(self._service, action_id)
+        if self._service.cancel(action.task_id or ""):
+            await self._service.finished(action.task_id or "")
+        return await self.status(action_id)
+
+
+class _OperationProvider:
+    """An action that is done at once; its details are what the operation answers, or its refusal."""
+
+    def __init__(self, service: TransferService, operation: Operation) -> None:
+        self._service = service
+        self._operation = operation
+
+    async def run(self, request: ActionRequest) -> ActionStatus:
+        done = self._service.store.action_of_request(request.request_id)
+        if done is None:
+            if not isinstance(request.body.get("endpoint_id"), str):
+                raise ActionRefused(
+                    400, {"code": "ClientError.BadRequest", "message": "endpoint_id is required."}
+                )
+            try:
+                details = await asyncio.to_thread(self._operation, request.body)
+                status = "SUCCEEDED"
+            except TransferError as refusal:
+                details, status = refusal.body(), "FAILED"
+            done = Action(
+                str(uuid.uuid4()),
+                None,
+                status,
+                details,
+                request.identity.id,
+                _label(request),
+                time.time(),
+            )
+            self._service.store.add_action(done, request.request_id)
+        return _status(done, done.status, done.details, done.created)
+
+    async def wait(self, action_id: str) -> ActionStatus:
+        return await self.status(action_id)
+
+    async def status(self, action_id: str) -> ActionStatus:
+        action = _known(self._service, action_id)
+        return _status(action, action.status, action.details, action.created)
+
+    async def cancel(self, action_id: str) -> ActionStatus:
+        return await self.status(action_id)
