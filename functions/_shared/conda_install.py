@@ -18,7 +18,8 @@ async def main():
     parser.add_argument("specs", nargs="+")
     asked = parser.parse_args()
     channels = [rattler.Channel(name) for name in asked.channels]
-    platforms = [rattler.Platform.current(), rattler.Platform("noarch")]
+    machine = {"x86_64": "linux-64", "aarch64": "linux-aarch64", "ppc64le": "linux-ppc64le"}
+    platforms = [machine.get(os.uname().machine, "linux-64"), "noarch"]
     try:
         records = await rattler.solve(
             channels, asked.specs, platforms=platforms,

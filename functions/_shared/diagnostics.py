@@ -82,6 +82,12 @@ ROWS: tuple[Row, ...] = (
     ),
     (
         "pip_conflict",
+        r"Because (\S+ depends on .+)",
+        "The requested Python packages cannot be installed together, because {1}",
+        "Relax one of their versions in 'pip'; the log's last lines say the whole chain.",
+    ),
+    (
+        "pip_conflict",
         r"No solution found when resolving dependencies",
         "The requested Python packages cannot be installed together.",
         "Relax one of their versions in 'pip'; the log's last lines say which ones conflict.",

@@ -82,7 +82,8 @@ def open_url(
         _NoRedirects(),
     ]
     if site["proxies"]:
-        handlers.append(urllib.request.ProxyHandler(dict(site["proxies"])))
+        schemes = {key: value for key, value in site["proxies"].items() if key != "no"}
+        handlers.append(urllib.request.ProxyHandler(schemes))
     opener = urllib.request.build_opener(*handlers)
     first_host = https_host(url)
     for _ in range(MAX_REDIRECTS):

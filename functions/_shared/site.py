@@ -83,5 +83,9 @@ def load_site() -> dict[str, Any]:
                     f"The site profile {path} has a wrong value for '{key}': {value!r}.",
                 )
             site[key] = value
+    # both spellings are in use: {"https": …} and {"https_proxy": …}
+    site["proxies"] = {
+        str(key).lower().removesuffix("_proxy"): str(value) for key, value in site["proxies"].items()
+    }
     site["root"] = os.path.realpath(os.path.expanduser(site["root"]))
     return site
