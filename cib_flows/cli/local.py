@@ -183,7 +183,8 @@ def collection() -> None:
 @click.argument("name")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def add_collection(home_path: str | None, as_json: bool, name: str, folder: Path) -> None:
-    """Declare FOLDER as a collection called NAME, and print its id. May be done while the server runs."""
+    """Declare FOLDER as a collection called NAME, and print its id. May be done while the server
+    runs."""
     from cib_flows.local.transfer.collections import Collections
 
     home = _home(home_path)

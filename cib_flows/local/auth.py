@@ -1,7 +1,7 @@
 """Globus Auth, as far as an application with a client id and secret needs it.
 
-Tokens carry their own contents, signed with the home's key, so that a restart forgets none of them; only
-revocations are stored.
+Tokens carry their own contents, signed with the home's key, so that a restart forgets none of them;
+only revocations are stored.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ __all__ = ["AuthService", "Grant", "resource_server", "split_scopes"]
 
 ACCESS_LIFETIME = 172_800  # two days, as the service grants
 REFRESH_LIFETIME = 180 * 86_400
+STATIC = "static"  # the id of the token in the home's file, which is never revoked
 
 SCHEMA = (
     "CREATE TABLE IF NOT EXISTS auth_revoked (token_id TEXT PRIMARY KEY, expires REAL NOT NULL)"
@@ -47,7 +48,8 @@ _OPENID = {"openid", "profile", "email", "offline_access"}
 
 
 def split_scopes(text: str) -> list[str]:
-    """The top-level scopes of a scope string; what stands in brackets depends on the scope before it."""
+    """The top-level scopes of a scope string; what stands in brackets depends on the scope before
+    it."""
     scopes: list[str] = []
     depth = 0
     word = ""
@@ -103,7 +105,7 @@ class AuthService:
             id=client.client_id, username=f"{client.client_id}@clients.auth.globus.org", email=None
         )
 
-    # -- tokens --------------------------------------------------------------------------------------------
+    # -- tokens --------------------------------------------------------------------------------
 
     def issue(self, server: str, scopes: Iterable[str], kind: str = "access") -> str:
         now = int(time.time())
@@ -130,7 +132,7 @@ class AuthService:
         """What a token of this home grants; None for any other, expired or revoked text."""
         if kind == "access" and hmac.compare_digest(token.encode(), self._static_token.encode()):
             far = int(time.time()) + ACCESS_LIFETIME
-            return Grant(self._client.client_id, "", "", kind, "static", 0, far)
+            return Grant(self._client.client_id, "", "", kind, STATIC, 0, far)
         body, _, signature = token.partition(".")
         if not hmac.compare_digest(self._sign(body.encode()).encode(), signature.encode()):
             return None
@@ -176,7 +178,7 @@ class AuthService:
         same_secret = hmac.compare_digest(secret.encode(), self._client.client_secret.encode())
         return same_name and same_secret
 
-    # -- routes --------------------------------------------------------------------------------------------
+    # -- routes --------------------------------------------------------------------------------
 
     def routes(self) -> list[Route]:
         return [
@@ -251,7 +253,7 @@ class AuthService:
         form = await _form(request)
         token = form.get("token", "")
         held = self.read(token) or self.read(token, "refresh")
-        if held is not None and held.token_id != "static":
+        if held is not None and held.token_id != STATIC:
             self._database.execute(
                 "INSERT OR IGNORE INTO auth_revoked VALUES (?, ?)", (held.token_id, held.expires)
             )

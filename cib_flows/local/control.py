@@ -41,8 +41,8 @@ def start(
 ) -> Started:
     """Start the server of ``home`` in the background and wait until it answers.
 
-    A running server is left as it is. ``site`` is merged over the home's default site profile; None keeps
-    the profile that it has. Raises :class:`ServiceError` when the server does not come up.
+    A running server is left as it is. ``site`` is merged over the home's default site profile; None
+    keeps the profile that it has. Raises :class:`ServiceError` when the server does not come up.
     """
     running = home.running()
     if running is not None:
@@ -108,7 +108,8 @@ def _first_line(descriptor: int, limit: float) -> dict[str, Any] | None:
 
 
 def stop(home: Home, limit: float = STOP_LIMIT) -> bool:
-    """Stop the server of ``home``; returns whether one ran. One that does not end in time is killed."""
+    """Stop the server of ``home``; returns whether one ran. One that does not end in time is
+    killed."""
     record = home.running()
     if record is None or record.pid is None:
         return False

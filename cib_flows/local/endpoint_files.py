@@ -26,10 +26,11 @@ _SAFE_ROOT = re.compile(r"/[A-Za-z0-9._/+@~-]+")
 
 
 def install_endpoint(home: Home, site: Mapping[str, Any]) -> list[Path]:
-    """Write the endpoint's three files into the home; returns those left alone because they were edited.
+    """Write the endpoint's three files into the home; returns those left alone because they were
+    edited.
 
-    The schema admits images below the site's ``root`` only. Raises :class:`UsageError` for a root that a
-    container's launch line cannot carry.
+    The schema admits images below the site's ``root`` only. Raises :class:`UsageError` for a root
+    that a container's launch line cannot carry.
     """
     root = str(site["root"]).rstrip("/")
     if not _SAFE_ROOT.fullmatch(root) or ".." in root or "//" in root:

@@ -1,7 +1,7 @@
 """The folder in which one embedded Globus keeps everything it is and knows.
 
-Several homes may live side by side; each has its own identity, secrets, endpoint and state. The layout is
-part of the contract with the rest of the package::
+Several homes may live side by side; each has its own identity, secrets, endpoint and state. The
+layout is part of the contract with the rest of the package::
 
     token          bearer token for people and scripts (0600)
     client.json    client id and secret, signing key, ids of the built-in endpoint and collection (0600)
@@ -35,7 +35,8 @@ __all__ = ["Client", "Home", "ServerRecord", "write_aside"]
 
 DEFAULT_HOME = "~/.cib-flows/local"
 
-# The home's path is part of the worker pool's launch line, whose quoting the endpoint package destroys.
+# The home's path is part of the worker pool's launch line, whose quoting the endpoint package
+# destroys.
 _SAFE_PATH = re.compile(r"/[A-Za-z0-9._/+@~-]*")
 
 _SERVICES = (
@@ -52,7 +53,8 @@ _SERVICES = (
 
 
 def write_aside(path: Path, text: str, mode: int = 0o644) -> None:
-    """Replace ``path`` by ``text`` so that a reader, or a crash, sees the old file or the new one."""
+    """Replace ``path`` by ``text`` so that a reader, or a crash, sees the old file or the new
+    one."""
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
@@ -95,8 +97,8 @@ class Client:
 
 @dataclass(frozen=True)
 class ServerRecord:
-    """Where the server answers. ``compute_port`` is null while another process holds port 5000; ``pid`` is
-    null once the server was stopped (the ports are kept for the next start)."""
+    """Where the server answers. ``compute_port`` is null while another process holds port 5000;
+    ``pid`` is null once the server was stopped (the ports are kept for the next start)."""
 
     pid: int | None
     port: int
@@ -130,7 +132,7 @@ class Home:
         self.runs_dir = self.path / "runs"
         self.staging_dir = self.path / "staging"
 
-    # -- what it is ----------------------------------------------------------------------------------------
+    # -- what it is ----------------------------------------------------------------------------
 
     def prepare(self) -> Client:
         """Create the folders and the secrets that are missing; what exists is left as it is."""
@@ -145,7 +147,8 @@ class Home:
         return self.client()
 
     def client(self) -> Client:
-        """The home's identity. Raises :class:`UsageError` where there is no home yet, or a damaged one."""
+        """The home's identity. Raises :class:`UsageError` where there is no home yet, or a damaged
+        one."""
         try:
             return Client(**json.loads(self.client_path.read_text(encoding="utf-8")))
         except FileNotFoundError:
@@ -161,7 +164,7 @@ class Home:
     def token(self) -> str:
         return self.token_path.read_text(encoding="utf-8").strip()
 
-    # -- its site profile ----------------------------------------------------------------------------------
+    # -- its site profile ----------------------------------------------------------------------
 
     def write_site(self, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Write ``site.json``: this home's defaults, with ``overrides`` over them key by key.
@@ -188,12 +191,12 @@ class Home:
         site: dict[str, Any] = json.loads(self.site_path.read_text(encoding="utf-8"))
         return site
 
-    # -- its server ----------------------------------------------------------------------------------------
+    # -- its server ----------------------------------------------------------------------------
 
     @contextmanager
     def lock(self) -> Iterator[bool]:
-        """Hold the server's lock; yields whether it could be had. The kernel lets go of it however a server
-        ends, so a lock that is free is proof that ``server.json`` is stale."""
+        """Hold the server's lock; yields whether it could be had. The kernel lets go of it however
+        a server ends, so a lock that is free is proof that ``server.json`` is stale."""
         with self._open_lock() as descriptor:
             # Whoever only looks (running, below) holds it for an instant: not a reason to give up.
             for pause in (0.02, 0.05, 0.1, 0.2, 0.0):

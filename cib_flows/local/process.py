@@ -14,7 +14,8 @@ _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 def python_environment(inherited: Mapping[str, str]) -> dict[str, str]:
     """``inherited``, with the folder this package was imported from on Python's path.
 
-    An installed package needs no help: naming site-packages there would let it shadow the standard library.
+    An installed package needs no help: naming site-packages there would let it shadow the standard
+    library.
     """
     environment = dict(inherited)
     if _PACKAGE_ROOT.name not in ("site-packages", "dist-packages"):

@@ -47,7 +47,8 @@ MAX_BODY = 11 * 1024 * 1024  # the service's 10 MB, and room for what stands aro
 log = logging.getLogger(__name__)
 
 _LOOPBACK_NAMES = {"127.0.0.1", "localhost", "[::1]"}
-# Answered without a token: the token route checks the client's secret itself, the version is no secret.
+# Answered without a token: the token route checks the client's secret itself, the version is no
+# secret.
 _OPEN_PATHS = {"/v2/oauth2/token", "/v2/version"}
 _CLIENT_PATHS = {
     "/v2/oauth2/token/introspect",
@@ -62,8 +63,9 @@ def _refusal(status: int, code: str, message: str) -> JSONResponse:
 
 
 class Guard:
-    """Lets in only loopback names (a web page that rebinds its own name to 127.0.0.1 sends another Host)
-    and only callers with a token; tells the routes who calls; bounds what one request may send."""
+    """Lets in only loopback names (a web page that rebinds its own name to 127.0.0.1 sends another
+    Host) and only callers with a token; tells the routes who calls; bounds what one request may
+    send."""
 
     def __init__(self, app: ASGIApp, auth: AuthService) -> None:
         self._app = app
@@ -192,7 +194,7 @@ async def _broken(request: Request, problem: Exception) -> Response:
     return _refusal(500, "INTERNAL_ERROR", "The local Globus failed; its server.log says how.")
 
 
-# -- the process ---------------------------------------------------------------------------------------------
+# -- the process -------------------------------------------------------------------------------
 
 
 def listen(ports: Iterable[int | None]) -> socket.socket:
@@ -218,7 +220,8 @@ def listen(ports: Iterable[int | None]) -> socket.socket:
 
 
 def listen_for_compute() -> socket.socket | None:
-    """Port 5000, the only one that the Compute SDK knows for ``local``; None while another has it."""
+    """Port 5000, the only one that the Compute SDK knows for ``local``; None while another has
+    it."""
     if _answers_on_ipv6(COMPUTE_PORT):
         return None  # "localhost" would lead the SDK there, not here
     try:
@@ -251,7 +254,8 @@ class _Server(uvicorn.Server):
 async def serve(
     home: Home, port: int | None, with_compute_port: bool, announce: Callable[[ServerRecord], None]
 ) -> None:
-    """Serve ``home`` until SIGTERM or SIGINT. ``port`` is wished for; without a wish the last one is.
+    """Serve ``home`` until SIGTERM or SIGINT. ``port`` is wished for; without a wish the last one
+    is.
 
     The caller holds the home's lock.
     """
@@ -287,7 +291,8 @@ async def serve(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point of the server process; ``--ready-fd`` gets one JSON line once it answers, or fails."""
+    """Entry point of the server process; ``--ready-fd`` gets one JSON line once it answers, or
+    fails."""
     parser = argparse.ArgumentParser(prog="python -m cib_flows.local.server")
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--port", type=int)

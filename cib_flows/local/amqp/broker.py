@@ -1,7 +1,8 @@
 """Queues of messages, without a wire: what the AMQP server serves and the Compute service fills.
 
-Only what result queues need is here: named queues on the default exchange, consumers with a prefetch limit,
-acknowledgements, requeueing. Exchanges and publishing clients would be added beside :meth:`Broker.publish`.
+Only what result queues need is here: named queues on the default exchange, consumers with a
+prefetch limit, acknowledgements, requeueing. Exchanges and publishing clients would be added beside
+:meth:`Broker.publish`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ __all__ = ["Broker", "Message", "Queue"]
 
 @dataclass(eq=False)
 class Message:
-    """A message whose body is fetched when it is delivered, so that waiting messages cost no memory."""
+    """A message whose body is fetched when it is delivered, so that waiting messages cost no
+    memory."""
 
     body: Callable[[], bytes]
     timestamp: int
@@ -45,15 +47,17 @@ class Queue:
 
 
 class Broker:
-    """``restore`` is asked for a queue that a client names and this broker does not know, for instance after
-    a restart: it returns what fills the queue, or None when there is no such queue."""
+    """``restore`` is asked for a queue that a client names and this broker does not know, for
+    instance after a restart: it returns what fills the queue, or None when there is no such
+    queue."""
 
     def __init__(self) -> None:
         self._queues: dict[str, Queue] = {}
         self.restore: Callable[[str], Callable[[], None] | None] = lambda name: None
 
     def declare(self, name: str) -> Queue:
-        """The queue of this name; made, and filled with what it held before a restart, if need be."""
+        """The queue of this name; made, and filled with what it held before a restart, if need
+        be."""
         found = self.find(name)
         if found is None:
             found = self._queues[name] = Queue(name)
@@ -69,8 +73,8 @@ class Broker:
         return self._queues[name]
 
     def publish(self, name: str, message: Message) -> None:
-        """Put a message on a queue. A queue that nobody asked for since the last restart is not made: it is
-        filled from what is stored when its consumer comes."""
+        """Put a message on a queue. A queue that nobody asked for since the last restart is not
+        made: it is filled from what is stored when its consumer comes."""
         queue = self._queues.get(name)
         if queue is not None:
             queue.put(message)

@@ -1,7 +1,7 @@
 """One client's AMQP 0-9-1 connection, over pika's frame codec.
 
-Clients consume and acknowledge here; they do not publish. What this broker does not do is refused with the
-protocol's own ``540 not implemented``, never passed over in silence.
+Clients consume and acknowledge here; they do not publish. What this broker does not do is refused
+with the protocol's own ``540 not implemented``, never passed over in silence.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Connection:
                 self._close_connection(501, "FRAME_ERROR - frame too large")
             await self._writer.drain()
 
-    # -- deliveries ----------------------------------------------------------------------------------------
+    # -- deliveries ----------------------------------------------------------------------------
 
     async def _pump(self) -> None:
         """Deliver what the consumers may have, no faster than the client reads."""
@@ -162,7 +162,8 @@ class Connection:
             self._writer.write(frame.Body(channel.number, part).marshal())
 
     async def _watch(self) -> None:
-        """Send heartbeats, and give up on a client that sends none; at first, on one that does not log in."""
+        """Send heartbeats, and give up on a client that sends none; at first, on one that does not
+        log in."""
         await asyncio.sleep(HANDSHAKE_LIMIT)
         if not self._open:
             self._abort()
@@ -176,7 +177,7 @@ class Connection:
             self._writer.write(frame.Heartbeat().marshal())
             await asyncio.sleep(self._heartbeat / 2)
 
-    # -- frames --------------------------------------------------------------------------------------------
+    # -- frames --------------------------------------------------------------------------------
 
     def _send(self, channel: int, method: Any) -> None:
         self._writer.write(frame.Method(channel, method).marshal())
@@ -274,7 +275,7 @@ class Connection:
             raise _Refuse(540, f"NOT_IMPLEMENTED - {method.NAME}")
         handler(channel, method)
 
-    # -- methods -------------------------------------------------------------------------------------------
+    # -- methods -------------------------------------------------------------------------------
 
     def _channel_close(self, channel: _Channel, _: Any) -> None:
         self._drop_channel(channel.number)

@@ -1,7 +1,7 @@
 """User endpoint processes: one for each distinct configuration, started on demand, ended when idle.
 
-Starting Python and the endpoint package takes about a second, so one spare process is kept that has that
-behind it and only waits to be told its configuration.
+Starting Python and the endpoint package takes about a second, so one spare process is kept that has
+that behind it and only waits to be told its configuration.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ STOP_LIMIT = 15.0
 SPARE_LIFETIME = 600.0
 KEPT_RUN_DIRS = 50
 
-# What may not reach functions and images: our own credentials, and host settings that change how Apptainer
-# or a Python inside an image behaves.
+# What may not reach functions and images: our own credentials, and host settings that change how
+# Apptainer or a Python inside an image behaves.
 _SCRUBBED_PREFIXES = ("APPTAINER", "SINGULARITY", "GLOBUS_", "CIB_FLOWS_", "PYTHON")
 
 
 class ConfigurationRefused(Exception):
-    """The endpoint's schema, template or engine refused a ``user_endpoint_config``; one sentence."""
+    """The endpoint's schema, template or engine refused a ``user_endpoint_config``; one
+    sentence."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,8 @@ def configuration_key(config: Mapping[str, Any]) -> str:
 class UserEndpoints:
     """Starts user endpoint processes, hands them tasks, and passes on their results.
 
-    ``on_result`` gets every result as the JSON text of its message; ``on_lost`` gets the id of a task that
-    will never have one, and the sentence that says why.
+    ``on_result`` gets every result as the JSON text of its message; ``on_lost`` gets the id of a
+    task that will never have one, and the sentence that says why.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class UserEndpoints:
         self._background: set[asyncio.Task[Any]] = set()
         self._stopped = False
 
-    # -- for the service -----------------------------------------------------------------------------------
+    # -- for the service -----------------------------------------------------------------------
 
     async def ready(self, config: Mapping[str, Any], runtime: Mapping[str, Any]) -> None:
         """Have a process for ``config``. Raises :class:`ConfigurationRefused`."""
@@ -132,7 +133,8 @@ class UserEndpoints:
     def dispatch(
         self, config: Mapping[str, Any], runtime: Mapping[str, Any], tasks: list[EngineTask]
     ) -> None:
-        """Hand ``tasks`` to the process for ``config``, starting one first if the last has ended."""
+        """Hand ``tasks`` to the process for ``config``, starting one first if the last has
+        ended."""
         process = self._open.get(configuration_key(config))
         if process is not None and not process.closing:
             for task in tasks:
@@ -170,7 +172,7 @@ class UserEndpoints:
             background.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
 
-    # -- processes -----------------------------------------------------------------------------------------
+    # -- processes -----------------------------------------------------------------------------
 
     async def _process_for(self, config: Mapping[str, Any], runtime: Mapping[str, Any]) -> _Process:
         key = configuration_key(config)
@@ -182,7 +184,8 @@ class UserEndpoints:
             starting = asyncio.ensure_future(self._start(key, config, runtime))
             self._starting[key] = starting
             starting.add_done_callback(lambda _: self._starting.pop(key, None))
-        # Several submissions may wait for the same start: none of them may cancel it for the others.
+        # Several submissions may wait for the same start: none of them may cancel it for the
+        # others.
         return await asyncio.shield(starting)
 
     async def _start(
@@ -265,7 +268,8 @@ class UserEndpoints:
             _kill(spare)
 
     def _keep(self, spare: asyncio.subprocess.Process) -> bool:
-        """Keep a started process as the spare one, unless there is one by now, or nobody needs it."""
+        """Keep a started process as the spare one, unless there is one by now, or nobody needs
+        it."""
         if self._spare is not None or self._stopped:
             return False
         self._spare = spare
@@ -283,7 +287,7 @@ class UserEndpoints:
         if spare is not None:
             _kill(spare)
 
-    # -- tasks ---------------------------------------------------------------------------------------------
+    # -- tasks ---------------------------------------------------------------------------------
 
     async def _start_and_give(
         self, config: Mapping[str, Any], runtime: Mapping[str, Any], tasks: list[EngineTask]

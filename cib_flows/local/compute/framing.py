@@ -1,4 +1,5 @@
-"""Frames between the server and a user endpoint process: four bytes of length, then one JSON object."""
+"""Frames between the server and a user endpoint process: four bytes of length, then one JSON
+object."""
 
 from __future__ import annotations
 

@@ -31,9 +31,9 @@ _V3_FIELDS = {
 
 
 class ComputeProvider:
-    """Runs registered functions as one action: ``details.result`` holds the outputs, ``details.results``
-    each task's id and output. The action fails when every task failed; a failing task's output is its
-    traceback."""
+    """Runs registered functions as one action: ``details.result`` holds the outputs,
+    ``details.results`` each task's id and output. The action fails when every task failed; a
+    failing task's output is its traceback."""
 
     def __init__(self, service: ComputeService, version: Literal[2, 3]) -> None:
         self._service = service
@@ -81,7 +81,7 @@ class ComputeProvider:
             )
         return action
 
-    # -- what was asked ------------------------------------------------------------------------------------
+    # -- what was asked ------------------------------------------------------------------------
 
     def _submission(self, body: dict[str, Any]) -> Submission:
         submission = _v3_submission(body) if self._version == 3 else _v2_submission(body)
@@ -95,7 +95,7 @@ class ComputeProvider:
             result_serializers=submission.result_serializers or [wire.JSON_SERIALIZER],
         )
 
-    # -- what came of it -----------------------------------------------------------------------------------
+    # -- what came of it -----------------------------------------------------------------------
 
     def _status(self, action: StoredAction) -> ActionStatus:
         tasks = self._service.store.group_tasks(action.group_id)

@@ -150,7 +150,7 @@ class _Handlers:
             "min_endpoint_version": MIN_CLIENT_VERSION,
         }
 
-    # -- functions -----------------------------------------------------------------------------------------
+    # -- functions -----------------------------------------------------------------------------
 
     async def register_function(self, request: Request) -> Any:
         return {"function_uuid": self._service.register_function(await _body(request))}
@@ -170,7 +170,7 @@ class _Handlers:
         self._service.store.delete_function(function.id)
         return {"result": 302}
 
-    # -- tasks ---------------------------------------------------------------------------------------------
+    # -- tasks ---------------------------------------------------------------------------------
 
     async def submit_v3(self, request: Request) -> Any:
         body = await _body(request)
@@ -269,7 +269,7 @@ class _Handlers:
             ],
         }
 
-    # -- endpoints -----------------------------------------------------------------------------------------
+    # -- endpoints -----------------------------------------------------------------------------
 
     def _endpoint(self, request: Request) -> str:
         endpoint_id: str = request.path_params["endpoint_id"]

@@ -1,4 +1,5 @@
-"""The Compute service: registers functions, takes tasks, hands them to engines, keeps their results."""
+"""The Compute service: registers functions, takes tasks, hands them to engines, keeps their
+results."""
 
 from __future__ import annotations
 
@@ -86,7 +87,7 @@ class ComputeService:
     async def stop(self) -> None:
         await self._engines.stop()
 
-    # -- functions -----------------------------------------------------------------------------------------
+    # -- functions -----------------------------------------------------------------------------
 
     def register_function(self, body: Any) -> str:
         """Store a function as the v2 and v3 routes send it; returns its id."""
@@ -136,7 +137,7 @@ class ComputeService:
             "user_config_schema": json.loads(_text(folder / SCHEMA) or "{}"),
         }
 
-    # -- tasks ---------------------------------------------------------------------------------------------
+    # -- tasks ---------------------------------------------------------------------------------
 
     async def submit(
         self, submission: Submission, action: tuple[str, str] | None = None
@@ -212,7 +213,7 @@ class ComputeService:
     def engine_status(self) -> dict[str, Any]:
         return self._engines.status()
 
-    # -- result queues -------------------------------------------------------------------------------------
+    # -- result queues -------------------------------------------------------------------------
 
     def _publish(self, task_id: str, group_id: str) -> None:
         self._broker.publish(
@@ -229,7 +230,8 @@ class ComputeService:
         return b"\x01" + ((task.result if task else None) or "").encode()
 
     def _restore_queue(self, name: str) -> Callable[[], None] | None:
-        """For a queue that the broker lost with the last server: what fills it again; None if never ours."""
+        """For a queue that the broker lost with the last server: what fills it again; None if never
+        ours."""
         group_id = name.removeprefix(self.queue_prefix)
         if not name.startswith(self.queue_prefix) or not self.store.group_queue(group_id):
             return None

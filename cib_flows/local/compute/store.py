@@ -1,4 +1,5 @@
-"""What the Compute service remembers: functions, task groups, tasks, and actions that flows started."""
+"""What the Compute service remembers: functions, task groups, tasks, and actions that flows
+started."""
 
 from __future__ import annotations
 
@@ -80,7 +81,7 @@ class ComputeStore:
         self._database = database
         database.create(SCHEMA)
 
-    # -- functions -----------------------------------------------------------------------------------------
+    # -- functions -----------------------------------------------------------------------------
 
     def add_function(
         self,
@@ -119,7 +120,7 @@ class ComputeStore:
             self._database.execute("DELETE FROM compute_functions WHERE id = ?", (function_id,)) > 0
         )
 
-    # -- tasks ---------------------------------------------------------------------------------------------
+    # -- tasks ---------------------------------------------------------------------------------
 
     def add_tasks(
         self,
@@ -129,8 +130,8 @@ class ComputeStore:
         tasks: Sequence[tuple[str, str]],
         action: tuple[str, str] | None = None,
     ) -> None:
-        """Store ``(task id, function id)`` pairs as waiting; with ``action`` (its id and request id) also
-        the action that they make up. All of it, or nothing."""
+        """Store ``(task id, function id)`` pairs as waiting; with ``action`` (its id and request
+        id) also the action that they make up. All of it, or nothing."""
         now = time.time()
         with self._database.transaction():
             self._database.execute(
@@ -187,11 +188,10 @@ class ComputeStore:
         self._database.execute("UPDATE compute_tasks SET delivered = 1 WHERE id = ?", (task_id,))
 
     def _tasks(self, condition: str, parameters: Iterable[Any]) -> list[Task]:
-        rows = self._database.rows(
-            "SELECT id, group_id, status, result, created, completed FROM compute_tasks "
-            f"WHERE {condition} ORDER BY position",  # noqa: S608 - conditions are this module's own
-            tuple(parameters),
-        )
+        columns = "id, group_id, status, result, created, completed"
+        # The conditions are this module's own; what callers give goes into the parameters.
+        query = f"SELECT {columns} FROM compute_tasks WHERE {condition} ORDER BY position"  # noqa: S608
+        rows = self._database.rows(query, tuple(parameters))
         return [Task(*row) for row in rows]
 
     def group_queue(self, group_id: str) -> bool | None:
@@ -199,7 +199,7 @@ class ComputeStore:
         row = self._database.row("SELECT has_queue FROM compute_groups WHERE id = ?", (group_id,))
         return None if row is None else bool(row["has_queue"])
 
-    # -- actions -------------------------------------------------------------------------------------------
+    # -- actions -------------------------------------------------------------------------------
 
     def action(self, action_id: str) -> StoredAction | None:
         return self._action("id", action_id)

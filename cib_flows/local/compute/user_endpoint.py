@@ -1,10 +1,11 @@
 """One user endpoint process: the real engine of one configuration, fed by the server over pipes.
 
-``python -m cib_flows.local.compute.user_endpoint`` is started by the server only. Its standard input brings
-``configure`` and then ``task`` messages; the end of that stream, however it comes about, is the order to shut
-down. What the Globus Compute endpoint package does between the web service and an engine is done here in the
-same order and with the package's own code: validate the options against the schema, render the template,
-build the engine, check each function against the allow-list, submit.
+``python -m cib_flows.local.compute.user_endpoint`` is started by the server only. Its standard
+input brings ``configure`` and then ``task`` messages; the end of that stream, however it comes
+about, is the order to shut down. What the Globus Compute endpoint package does between the web
+service and an engine is done here in the same order and with the package's own code: validate the
+options against the schema, render the template, build the engine, check each function against the
+allow-list, submit.
 """
 
 from __future__ import annotations
@@ -118,8 +119,8 @@ class UserEndpoint:
             )
         self._channel.send({"op": "result", "task_id": task_id, "result": packed[1:].decode()})
         if self._is_broken() and not self._closing.is_set():
-            # A pool that lost a worker, or an engine whose blocks fail, takes no more tasks: make room for
-            # a fresh process.
+            # A pool that lost a worker, or an engine whose blocks fail, takes no more tasks: make
+            # room for a fresh process.
             self._closing.set()
             self._channel.send({"op": "closing"})
 
@@ -136,7 +137,8 @@ class UserEndpoint:
 
 
 def _load_config(folder: Path, order: framing.Message) -> Any:
-    """The configuration that the endpoint package makes of the folder's files and the caller's options."""
+    """The configuration that the endpoint package makes of the folder's files and the caller's
+    options."""
     import jinja2
     import jsonschema
     from globus_compute_endpoint.endpoint.config.config import UserEndpointConfig
@@ -204,7 +206,8 @@ def _uuid(text: str) -> Any:
 
 
 def _end_leftovers() -> None:
-    """End what still runs in this process's group: pool workers, and the programs that functions started."""
+    """End what still runs in this process's group: pool workers, and the programs that functions
+    started."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     group = os.getpgrp()
     if group != os.getpid():

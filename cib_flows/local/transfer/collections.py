@@ -1,7 +1,7 @@
 """Folders declared as collections, and the only way from a collection's path to a file's.
 
-The declarations are one JSON file in the home, read anew at each look-up, so that a collection added by
-another process is there at once.
+The declarations are one JSON file in the home, read anew at each look-up, so that a collection
+added by another process is there at once.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ class Collections:
 
     def add(self, name: str, folder: Path | str) -> Collection:
         """Declare ``folder``. The same name and folder again is the same collection; raises
-        :class:`UsageError` for a name that stands for another folder, or something that is no folder."""
+        :class:`UsageError` for a name that stands for another folder, or something that is no
+        folder."""
         path = os.path.realpath(folder)
         if not os.path.isdir(path):
             raise UsageError(f"{folder} is not a folder.")

@@ -48,8 +48,8 @@ def expand(
 ) -> Iterator[CopyItem]:
     """The files and folders that one transfer item stands for.
 
-    ``recursive`` None takes the source for what it is. Symbolic links below a folder are left out, or
-    followed where they stay inside ``root``. Raises OSError as the file system does.
+    ``recursive`` None takes the source for what it is. Symbolic links below a folder are left out,
+    or followed where they stay inside ``root``. Raises OSError as the file system does.
     """
     mode = os.stat(source).st_mode
     if not stat.S_ISDIR(mode):
@@ -73,7 +73,8 @@ def expand(
 
 
 def is_same(source: Path, destination: Path, sync_level: int) -> bool:
-    """Whether a sync at this level (0 existence, 1 size, 2 time, 3 checksum) leaves the file out."""
+    """Whether a sync at this level (0 existence, 1 size, 2 time, 3 checksum) leaves the file
+    out."""
     try:
         there = os.stat(destination)
     except FileNotFoundError:
@@ -103,10 +104,12 @@ def copy_file(
     go_on: Callable[[], None],
     expected: tuple[str, str] | None = None,
 ) -> int:
-    """Copy one file beside its place, check it, and rename it into place; returns its size in bytes.
+    """Copy one file beside its place, check it, and rename it into place; returns its size in
+    bytes.
 
-    ``go_on`` is called between chunks and may raise to stop. ``expected`` is an ``(algorithm, hex digest)``
-    that the source must have. Raises :class:`ChecksumMismatch` and OSError; never leaves a part behind.
+    ``go_on`` is called between chunks and may raise to stop. ``expected`` is an ``(algorithm, hex
+    digest)`` that the source must have. Raises :class:`ChecksumMismatch` and OSError; never leaves
+    a part behind.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
     aside = destination.with_name(f".{destination.name[:80]}.{secrets.token_hex(6)}.part")
@@ -138,7 +141,8 @@ def copy_file(
 
 
 def remove(path: Path, recursive: bool) -> int:
-    """Delete a file, a link or (``recursive``) a folder with all it holds; returns how many were deleted."""
+    """Delete a file, a link or (``recursive``) a folder with all it holds; returns how many were
+    deleted."""
     if path.is_symlink() or not path.is_dir():
         path.unlink()
         return 1

@@ -1,4 +1,5 @@
-"""One Transfer task at work, in a thread: copies or deletes, meets faults, tries again, gives up."""
+"""One Transfer task at work, in a thread: copies or deletes, meets faults, tries again, gives
+up."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ class Canceled(Exception):
 
 
 class _Fault(Exception):
-    """Something that the service would try again: ``code`` as its events and nice_status name it."""
+    """Something that the service would try again: ``code`` as its events and nice_status name
+    it."""
 
     def __init__(self, code: str, description: str) -> None:
         super().__init__(description)
@@ -109,7 +111,7 @@ class Job:
                 self._end("SUCCEEDED")
                 return
 
-    # -- one attempt ---------------------------------------------------------------------------------------
+    # -- one attempt ---------------------------------------------------------------------------
 
     def _attempt(self) -> None:
         faults, skipped = self.progress.faults, self.progress.skipped_errors
@@ -222,7 +224,7 @@ class Job:
                 raise _fault(problem, collection, collection) from problem
             self.progress.subtasks_succeeded += 1
 
-    # -- what is told --------------------------------------------------------------------------------------
+    # -- what is told --------------------------------------------------------------------------
 
     def _note(self, fault: _Fault) -> None:
         self.progress.faults += 1

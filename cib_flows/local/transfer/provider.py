@@ -143,7 +143,8 @@ class _TaskProvider:
 
 
 class _OperationProvider:
-    """An action that is done at once; its details are what the operation answers, or its refusal."""
+    """An action that is done at once; its details are what the operation answers, or its
+    refusal."""
 
     def __init__(self, service: TransferService, operation: Operation) -> None:
         self._service = service

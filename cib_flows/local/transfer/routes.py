@@ -93,7 +93,7 @@ class _Handlers:
     def __init__(self, service: TransferService) -> None:
         self._service = service
 
-    # -- collections ---------------------------------------------------------------------------------------
+    # -- collections ---------------------------------------------------------------------------
 
     def _collection(self, request: Request) -> Collection:
         return self._service.collections.get(request.path_params["endpoint_id"])
@@ -117,7 +117,7 @@ class _Handlers:
             "offset": offset,
         }
 
-    # -- tasks ---------------------------------------------------------------------------------------------
+    # -- tasks ---------------------------------------------------------------------------------
 
     async def submission_id(self, request: Request) -> dict[str, Any]:
         return {"DATA_TYPE": "submission_id", "value": str(uuid.uuid4())}
@@ -220,7 +220,7 @@ class _Handlers:
         self._task(request)
         return {"DATA_TYPE": "pause_info_limited", "pause_rules": [], "source_pause_message": None}
 
-    # -- operations ----------------------------------------------------------------------------------------
+    # -- operations ----------------------------------------------------------------------------
 
     async def ls(self, request: Request) -> dict[str, Any]:
         query = request.query_params

@@ -1,4 +1,5 @@
-"""What the Transfer service remembers: tasks, their events, the files they moved, and flows' actions."""
+"""What the Transfer service remembers: tasks, their events, the files they moved, and flows'
+actions."""
 
 from __future__ import annotations
 
@@ -67,7 +68,7 @@ class TransferStore:
         self._database = database
         database.create(SCHEMA)
 
-    # -- tasks ---------------------------------------------------------------------------------------------
+    # -- tasks ---------------------------------------------------------------------------------
 
     def add_task(
         self,
@@ -149,7 +150,7 @@ class TransferStore:
             for row in rows
         ]
 
-    # -- what happened -------------------------------------------------------------------------------------
+    # -- what happened -------------------------------------------------------------------------
 
     def add_event(
         self, task_id: str, code: str, description: str, details: Any, is_error: bool
@@ -185,7 +186,7 @@ class TransferStore:
         )
         return [(row["source"], row["destination"]) for row in rows]
 
-    # -- actions -------------------------------------------------------------------------------------------
+    # -- actions -------------------------------------------------------------------------------
 
     def add_action(self, action: Action, request_id: str) -> None:
         self._database.execute(
