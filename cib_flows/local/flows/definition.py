@@ -172,14 +172,13 @@ def _state_problems(state: Any, place: Place) -> Iterator[Problem]:
     if kind is None:
         yield _problem((*place, "Type"), "field required", "value_error.missing")
         return
+    if not isinstance(kind, str) or kind not in {*FIELDS, *WEB_INPUTS}:
+        known = ", ".join(sorted(FIELDS))
+        yield _problem((*place, "Type"), f"{kind!r} is not a state type; known are {known}")
+        return
     if kind in WEB_INPUTS:
         yield _problem(
             (*place, "Type"), f"states of type {kind!r} are not supported by the local Globus yet"
-        )
-        return
-    if not isinstance(kind, str) or kind not in FIELDS:
-        yield _problem(
-            (*place, "Type"), f"{kind!r} is not a state type; known are {', '.join(sorted(FIELDS))}"
         )
         return
     fields = FIELDS[kind]

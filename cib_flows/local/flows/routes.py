@@ -100,18 +100,24 @@ def flow_routes(service: FlowsService) -> list[Route]:
     ]
 
 
+class _Answer(JSONResponse):
+    def render(self, content: Any) -> bytes:
+        # Escaped, since a run's document may hold halves of surrogate pairs, which UTF-8 lacks.
+        return json.dumps(content, separators=(",", ":")).encode("ascii")
+
+
 def _route(method: str, path: str, handler: Handler, status: int = 200) -> Route:
     async def answer(request: Request) -> Response:
         try:
-            return JSONResponse(await handler(request), status_code=status)
+            return _Answer(await handler(request), status_code=status)
         except Refusal as refusal:
-            return JSONResponse(refusal.document(), status_code=refusal.status)
+            return _Answer(refusal.document(), status_code=refusal.status)
         except Exception:
             logger.exception("%s %s", method, request.url.path)
             failure = Refusal(
                 500, "INTERNAL_SERVER_ERROR", "The local Globus met an internal error."
             )
-            return JSONResponse(failure.document(), status_code=failure.status)
+            return _Answer(failure.document(), status_code=failure.status)
 
     return Route(path, answer, methods=[method])
 
