@@ -55,7 +55,7 @@ run_example() { # run_example ANSWER_FILE: the program of the prior system's REA
 
 field() { # field FILE NAME: what the build said about its container
     "$VENV/bin/python" -c 'import json, sys
-print(json.load(open(sys.argv[1]))["container"][sys.argv[2]])' "$@"
+print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$@"
 }
 
 summary() { # summary RESULT_FILE ANSWER_FILE
