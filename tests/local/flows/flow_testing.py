@@ -49,11 +49,9 @@ class ScriptedProvider:
         self.cancelled: list[str] = []
         self.asked: list[str] = []
         self.begun = threading.Event()
-        self._finished: dict[str, asyncio.Event] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: list[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = []
 
     async def run(self, request: ActionRequest) -> ActionStatus:
-        self._loop = asyncio.get_running_loop()
         self.requests.append(request)
         self.begun.set()
         if request.request_id in self.by_request:
@@ -71,12 +69,11 @@ class ScriptedProvider:
             else ("SUCCEEDED", answer)
         )
         self.statuses[action_id] = status(action_id, name, details)
-        self._finished[action_id] = asyncio.Event()
         return self.statuses[action_id]
 
     async def wait(self, action_id: str) -> ActionStatus:
-        self._loop = asyncio.get_running_loop()
-        event = self._finished.setdefault(action_id, asyncio.Event())
+        event = asyncio.Event()
+        self._waiting.append((action_id, asyncio.get_running_loop(), event))
         while self.statuses[action_id].status == "ACTIVE":
             await event.wait()
         return self.statuses[action_id]
@@ -92,8 +89,9 @@ class ScriptedProvider:
     def finish(self, action_id: str, name: str = "SUCCEEDED", details: Any = None) -> None:
         """End an action, from any thread."""
         self.statuses[action_id] = status(action_id, name, details or {})
-        if self._loop is not None and action_id in self._finished:
-            self._loop.call_soon_threadsafe(self._finished[action_id].set)
+        for waiting_for, loop, event in self._waiting:
+            if waiting_for == action_id and not loop.is_closed():
+                loop.call_soon_threadsafe(event.set)
 
 
 def status(action_id: str, name: Any, details: Any) -> ActionStatus:
