@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from . import choice, expressions, parameters, paths
 
-__all__ = ["Problem", "action_url", "definition_problems", "normal_url", "run_as", "targets"]
+__all__ = ["Problem", "definition_problems", "targets"]
 
 Problem = dict[str, Any]
 Place = tuple[str | int, ...]
@@ -396,23 +396,3 @@ def _graph_problems(start: Any, states: Mapping[str, Any], place: Place) -> Iter
             yield _problem(
                 (*place, "States", name), f"the state {name!r} cannot be reached from {start!r}"
             )
-
-
-# --- what the interpreter reads -------------------------------------------------------------------
-
-
-def action_url(state: Mapping[str, Any]) -> str:
-    """The provider's address of an Action state, as its definition writes it."""
-    handler = state.get("Handler")
-    return str(handler["Url"] if isinstance(handler, dict) else state["ActionUrl"])
-
-
-def normal_url(url: str) -> str:
-    """``url`` as providers are looked up: the case of the host and a trailing slash make no
-    difference."""
-    parts = urlsplit(url)
-    return f"{parts.scheme.lower()}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
-
-
-def run_as(state: Mapping[str, Any]) -> str:
-    return str(state.get("RunAs", "User"))

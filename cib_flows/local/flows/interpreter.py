@@ -21,10 +21,11 @@ from cib_flows.local.actions import (
 )
 
 from . import states
-from .definition import action_url, normal_url, run_as
+from .entries import completed, started, state_failed
 from .errors import StateError
+from .providers import action_url, normal_url, run_as
 from .states import Finished
-from .store import LogEntry, Run, Store, now_text
+from .store import LogEntry, Run, Store
 
 __all__ = ["Interpreter"]
 
@@ -153,7 +154,7 @@ class Interpreter:
         """
         kind = state["Type"]
         if kind == "Fail":
-            self._fail(run, states.failure(state, run.document, run.context), started=True)
+            self._fail(run, states.failure(state, run.document, run.context), entering=True)
             return False
         if kind == "Wait":
             return await self._wait(run, state, running)
@@ -162,7 +163,7 @@ class Interpreter:
         finished = states.run_at_once(state, run.document, run.context)
         if finished is None:
             raise StateError("States.Runtime", f"States of type {kind} are not supported.")
-        return self._complete(run, state, finished, started=True)
+        return self._complete(run, state, finished, entering=True)
 
     # --- states that take time --------------------------------------------------------------------
 
@@ -170,7 +171,7 @@ class Interpreter:
         if run.pending is None:
             until = states.wait_end(state, run.document, run.context, time.time())
             run.pending = {"until": until}
-            self._store.save_run(run, [_started(run, state, {}, [])])
+            self._store.save_run(run, [started(run, state, {}, [])])
         remaining = run.pending["until"] - time.time()
         if remaining > 0:
             try:
@@ -191,7 +192,7 @@ class Interpreter:
                 "action_id": None,
                 "deadline": time.time() + state.get("WaitTime", DEFAULT_WAIT_TIME),
             }
-            self._store.save_run(run, [_started(run, state, shown, warnings)])
+            self._store.save_run(run, [started(run, state, shown, warnings)])
         status = await self._action_status(run, state, body, identity, running, resumed)
         if status is None:
             return True
@@ -286,13 +287,13 @@ class Interpreter:
     # --- what is kept -----------------------------------------------------------------------------
 
     def _complete(
-        self, run: Run, state: Mapping[str, Any], finished: Finished, started: bool = False
+        self, run: Run, state: Mapping[str, Any], finished: Finished, entering: bool = False
     ) -> bool:
         """Keep a finished state; False when the flow ends with it."""
         changed = finished.document is not run.document
         text = states.document_text(finished.document) if changed else None
-        entries = [_started(run, state, finished.input, [])] if started else []
-        entries.append(_completed(run, state, finished))
+        entries = [started(run, state, finished.input, [])] if entering else []
+        entries.append(completed(run, state, finished))
         run.document = finished.document
         if finished.next is None:
             self._succeed(run, entries, text)
@@ -309,18 +310,18 @@ class Interpreter:
     def _catch(self, run: Run, state: Mapping[str, Any], error: StateError) -> bool:
         """Go on in the catcher's state, or fail the run; whether it goes on."""
         catcher = states.catcher_for(state, error)
-        entries = [] if run.pending is not None else [_started(run, state, None, [])]
+        entries = [] if run.pending is not None else [started(run, state, None, [])]
         warnings = states.error_warnings(state, error)
         if catcher is None:
-            self._fail(run, error, [*entries, _state_failed(run, state, error, warnings)])
+            self._fail(run, error, [*entries, state_failed(run, state, error, warnings)])
             return False
         try:
             caught = states.finish_caught(catcher, run.document, error)
             text = states.document_text(caught.document)
         except StateError as second:
-            self._fail(run, second, [*entries, _state_failed(run, state, error, warnings)])
+            self._fail(run, second, [*entries, state_failed(run, state, error, warnings)])
             return False
-        entries.append(_state_failed(run, state, error, [*warnings, *caught.warnings]))
+        entries.append(state_failed(run, state, error, [*warnings, *caught.warnings]))
         run.document = caught.document
         self._enter(run, str(caught.next))
         self._store.save_run(run, entries, text)
@@ -345,14 +346,14 @@ class Interpreter:
         run: Run,
         error: StateError,
         entries: list[LogEntry] | None = None,
-        started: bool = False,
+        entering: bool = False,
     ) -> None:
         entries = list(entries or [])
         description = states.sentence(error.cause)
-        if not started:
+        if not entering:
             description = f"State {run.state_name} failed with {error.error}: {description}"
         else:
-            entries.append(_started(run, run.definition["States"][run.state_name], None, []))
+            entries.append(started(run, run.definition["States"][run.state_name], None, []))
         details = {
             "error": error.error,
             "cause": states.shown(error.cause),
@@ -396,40 +397,3 @@ class Interpreter:
                 )
         entry = LogEntry("FlowCanceled", "The Flow Instance was canceled by the user", {})
         self._store.end_run(run, "FAILED", entry.document(), [entry])
-
-
-# --- log entries ----------------------------------------------------------------------------------
-
-
-def _started(run: Run, state: Mapping[str, Any], shown_input: Any, warnings: list[str]) -> LogEntry:
-    return _entry(run, state, "Started", "started", {"input": shown_input}, warnings)
-
-
-def _completed(run: Run, state: Mapping[str, Any], finished: Finished) -> LogEntry:
-    return _entry(
-        run, state, "Completed", "completed", {"output": finished.output}, finished.warnings
-    )
-
-
-def _state_failed(
-    run: Run, state: Mapping[str, Any], error: StateError, warnings: list[str]
-) -> LogEntry:
-    details = {"error": error.error, "cause": states.shown(error.cause)}
-    return _entry(run, state, "Failed", "failed", details, warnings)
-
-
-def _entry(
-    run: Run,
-    state: Mapping[str, Any],
-    code: str,
-    verb: str,
-    details: dict[str, Any],
-    warnings: list[str],
-) -> LogEntry:
-    kind = state["Type"]
-    content: dict[str, Any] = {"state_name": run.state_name, "state_type": kind, **details}
-    if warnings:
-        content["warnings"] = warnings
-    return LogEntry(
-        f"{kind}{code}", f"State {run.state_name} of type {kind} {verb}", content, now_text()
-    )

@@ -13,21 +13,14 @@ from cib_flows.local.actions import ActionProvider, Identity
 from cib_flows.local.database import Database
 
 from . import documents, paging, roles, routes, submissions
-from .definition import action_url, normal_url, run_as
 from .errors import Refusal, unprocessable
 from .interpreter import Interpreter
 from .parameters import without_private
+from .providers import action_url, given_scope, run_as, scope
 from .store import ENDED, Flow, LogEntry, Run, RunSummary, Store, now_text
 
 __all__ = ["FlowsService"]
 
-TRANSFER_SCOPE = "urn:globus:auth:scope:transfer.api.globus.org:all"
-COMPUTE_SCOPE = "https://auth.globus.org/scopes/b3db7e59-a6f1-4947-95c2-59d6b7a70f8c/action_all"
-# What the hosts' providers answer when they are asked for their scope.
-SCOPES = {
-    "transfer.actions.globus.org": TRANSFER_SCOPE,
-    "compute.actions.globus.org": COMPUTE_SCOPE,
-}
 TOKEN_LIFETIME = 172_800
 PAGE = 20
 LOG_PAGE = 10
@@ -99,7 +92,7 @@ class FlowsService:
         scopes: dict[str, set[str]] = {"User": set()}
         for state in given["definition"]["States"].values():
             if state["Type"] == "Action":
-                scopes.setdefault(run_as(state), set()).add(_scope(state))
+                scopes.setdefault(run_as(state), set()).add(scope(state))
         return {"scopes": {name: sorted(found) for name, found in scopes.items()}}
 
     def get_flow(self, identity: Identity, flow_id: str) -> Document:
@@ -340,21 +333,9 @@ class FlowsService:
         url = action_url(state)
         # With a scope of its own the real service asks nobody; the run will fail if nobody answers
         # then.
-        if self._interpreter.knows(url) or _given_scope(state) is not None:
+        if self._interpreter.knows(url) or given_scope(state) is not None:
             return None
         return f"No action provider answers at {url} here; known are {', '.join(self._urls)}"
-
-
-def _given_scope(state: Mapping[str, Any]) -> str | None:
-    handler = state.get("Handler")
-    scope = handler.get("Scope") if isinstance(handler, dict) else state.get("ActionScope")
-    return None if scope is None else str(scope)
-
-
-def _scope(state: Mapping[str, Any]) -> str:
-    url = normal_url(action_url(state))
-    host = url.split("/")[2]
-    return _given_scope(state) or SCOPES.get(host, f"{url}/action_all")
 
 
 def _uuid(text: str, name: str) -> str:

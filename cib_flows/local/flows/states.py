@@ -107,6 +107,11 @@ def _pass(state: State, document: Document, context: Context) -> Finished:
     else:
         value = paths.read(state["InputPath"], document, context) if given else document
         shown = parameters.without_private(value)
+        if given and state.get("ResultPath", "$") != "$":
+            warnings.append(
+                f"Whether {state['InputPath']} stays in the document beside the ResultPath is"
+                " documented both ways; it stayed."
+            )
     return _finish(state, document, value, shown, shown, warnings)
 
 

@@ -1,0 +1,50 @@
+"""What an Action state says about its provider: where it is, its scope, and as whom it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+__all__ = ["action_url", "given_scope", "normal_url", "run_as", "scope"]
+
+State = Mapping[str, Any]
+
+# What the hosts' providers answer when they are asked for their scope.
+SCOPES = {
+    "transfer.actions.globus.org": "urn:globus:auth:scope:transfer.api.globus.org:all",
+    "compute.actions.globus.org": (
+        "https://auth.globus.org/scopes/b3db7e59-a6f1-4947-95c2-59d6b7a70f8c/action_all"
+    ),
+}
+
+
+def action_url(state: State) -> str:
+    """The provider's address as the definition writes it."""
+    handler = state.get("Handler")
+    return str(handler["Url"] if isinstance(handler, dict) else state["ActionUrl"])
+
+
+def normal_url(url: str) -> str:
+    """``url`` as providers are looked up: the case of the host and a trailing slash make no
+    difference."""
+    parts = urlsplit(url)
+    return f"{parts.scheme.lower()}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
+
+
+def given_scope(state: State) -> str | None:
+    """The scope that the definition names itself."""
+    handler = state.get("Handler")
+    scope = handler.get("Scope") if isinstance(handler, dict) else state.get("ActionScope")
+    return None if scope is None else str(scope)
+
+
+def scope(state: State) -> str:
+    """The scope that the provider needs."""
+    url = normal_url(action_url(state))
+    return given_scope(state) or SCOPES.get(urlsplit(url).netloc, f"{url}/action_all")
+
+
+def run_as(state: State) -> str:
+    """``User``, ``Flow``, or the name of a role."""
+    return str(state.get("RunAs", "User"))
