@@ -15,6 +15,7 @@ from cib_flows.errors import (
     UsageError,
 )
 from cib_flows.profiles import Globus, connect
+from cib_flows.services import explained
 from cib_flows.tasks import call_function
 
 if TYPE_CHECKING:
@@ -165,18 +166,16 @@ class Container:
         """
         if isinstance(argv, str) or not argv:
             raise UsageError("A command is a list of at least one word.")
-        with self.executor() as executor:
+        with explained(f"run a command in {self.name}"), self.executor() as executor:
             submit: Callable[..., Any] = executor.submit
             future = submit(run_argv, list(argv), MAX_STREAM_BYTES, timeout_s)
             try:
                 returned = future.result()
-            except (
-                Exception
-            ) as failure:  # the SDK raises whatever the worker's failure unpickles to
-                lines = [line for line in str(failure).splitlines() if line.strip()]
+            except Exception as failure:  # whatever the worker's failure unpickles to
+                lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
                 raise ServiceError(
                     f"The endpoint {self.endpoint_id} could not run a command in {self.path}: "
-                    f"{lines[-1].strip() if lines else type(failure).__name__}",
+                    f"{lines[-1] if lines else type(failure).__name__}",
                 ) from failure
         code, stdout, stderr = returned
         return CommandResult(int(code), str(stdout), str(stderr))

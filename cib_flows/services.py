@@ -75,7 +75,10 @@ def _refusal(doing: str, refusal: globus_sdk.GlobusAPIError) -> CibFlowsError:
         return NotFoundError(f"Could not {doing}: {said or 'Globus does not know it.'}")
     hint = None
     if status == 401:
-        hint = "The login has expired or was made for another Globus; log in again."
+        hint = (
+            "The login has expired, or was made for another Globus; for a local home, "
+            "'cib-flows local status' says whether port 5000 belongs to another one."
+        )
     elif status == 403:
         hint = "The identity in use lacks the permission or the consent for this."
     elif status == 429:

@@ -81,7 +81,7 @@ def see_to_the_end(run: BuildRun, common: Common, title: str) -> None:
                 }
             )
         else:
-            describe_container(container, time.monotonic() - started)
+            describe_container(container, time.monotonic() - started, common.as_words)
         return
     if last.status == "INACTIVE":
         sentence = run.inactive_reason()

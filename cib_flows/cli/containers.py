@@ -51,7 +51,7 @@ def show(common: Common, reference: str) -> None:
     if common.json:
         print_json({"ok": True, "container": container.as_dict(), "record": container.record})
     else:
-        describe_container(container)
+        describe_container(container, options=common.as_words)
 
 
 @containers.command(

@@ -119,5 +119,5 @@ class _View:
             Text(f"  {line}", style="dim", overflow="ellipsis", no_wrap=True) for line in self._tail
         )
         if self._log_path:
-            lines.append(Text(f"  log: {self._log_path}", style="dim", overflow="ellipsis"))
+            lines.append(Text(f"  log: {self._log_path}", style="dim", overflow="fold"))
         return Group(*lines)

@@ -72,8 +72,13 @@ def human_duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min"
 
 
-def describe_container(container: Container, took_s: float | None = None) -> None:
-    """The panel at the end of a build: what there is now, and how to use it."""
+def describe_container(
+    container: Container, took_s: float | None = None, options: str = ""
+) -> None:
+    """The panel at the end of a build: what there is now, and how to use it.
+
+    ``options`` is what the proposed command needs to find the same Globus.
+    """
     from rich.console import Console
     from rich.panel import Panel
     from rich.table import Table
@@ -93,7 +98,7 @@ def describe_container(container: Container, took_s: float | None = None) -> Non
     rows += [
         ("", ""),
         ("in Python", f'Container.get("{reference}").executor().submit(function, …)'),
-        ("in a shell", f"cib-flows containers exec {reference} -- COMMAND…"),
+        ("in a shell", f"cib-flows containers exec{options} {reference} -- COMMAND…"),
         ("anywhere", json.dumps(container.executor_arguments())),
     ]
     console = Console(highlight=False)

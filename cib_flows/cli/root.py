@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import Any
 
 import click
@@ -60,3 +61,5 @@ class CommandGroup(click.Group):
 def main(ctx: click.Context) -> None:
     """Turn a container spec into a verified, registered Apptainer image by a Globus Flow."""
     ctx.obj = {}
+    # What the SDK logs is said again, in our words, by the error that follows.
+    logging.getLogger("globus_compute_sdk").addHandler(logging.NullHandler())

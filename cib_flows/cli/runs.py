@@ -54,7 +54,7 @@ def start(
 @run_argument
 @common_options
 def status(common: Common, run_id: str) -> None:
-    """Say where the run RUN is, and why it failed if it did."""
+    """Say where the run RUN is, and why it failed if it did; exits with 1 then."""
     from cib_flows.progress import STEP_TITLES, newest_entries, step_in
     from cib_flows.runs import BuildRun
 
@@ -69,16 +69,15 @@ def status(common: Common, run_id: str) -> None:
         document["description"] = run.inactive_reason()
     if common.json:
         print_json(document)
-        return
-    click.echo(f"{now.status}  {now.label}")
-    click.echo(f"started  {now.started_at}")
-    if now.completed_at:
-        click.echo(f"ended    {now.completed_at}")
-    if step and not now.is_over:
-        click.echo(f"step     {STEP_TITLES[step]}")
-    reason = document.get("failure", {}).get("sentence") or document["description"]
-    if reason:
-        click.echo(reason)
+    else:
+        click.echo(f"{now.status}  {now.label}")
+        click.echo(f"started  {now.started_at}")
+        if now.completed_at:
+            click.echo(f"ended    {now.completed_at}")
+        if step and not now.is_over:
+            click.echo(f"step     {STEP_TITLES[step]}")
+        click.echo(document.get("failure", {}).get("sentence") or document["description"])
+    sys.exit(0 if document["ok"] else 1)
 
 
 @click.command(short_help="Print a run's log.")
