@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cib_flows.deployment import Deployment, ensure_deployed
+from cib_flows.deployment import ensure_deployed
+from cib_flows.deployment_record import Deployment
 from cib_flows.profiles import Globus, connect
 from cib_flows.runs import BuildRun
 from cib_flows.spec import ContainerSpec

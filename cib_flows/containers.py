@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cib_flows.deployment import Deployment, FlowSource, load_deployment
+from cib_flows.deployment import FlowSource
+from cib_flows.deployment_record import Deployment, load_deployment
 from cib_flows.errors import (
     CibFlowsError,
     NotDeployedError,

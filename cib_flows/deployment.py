@@ -13,74 +13,33 @@ import hashlib
 import json
 import platform
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
-from cib_flows._version import __version__
 from cib_flows.bundle import FunctionBundle, bundle_function, function_names
-from cib_flows.errors import CibFlowsError, NotDeployedError, NotFoundError, UsageError
-from cib_flows.files import write_whole
+from cib_flows.deployment_record import (
+    Deployment,
+    RegisteredFunction,
+    load_deployment,
+    save_deployment,
+)
+from cib_flows.errors import CibFlowsError, NotFoundError, UsageError
+from cib_flows.files import one_at_a_time
 from cib_flows.profiles import Globus
 from cib_flows.services import explained
 
 __all__ = [
-    "Deployment",
     "FlowSource",
-    "RegisteredFunction",
     "deploy",
     "ensure_deployed",
     "fill_placeholders",
-    "load_deployment",
-    "read_record",
-    "remember_worker",
-    "save_deployment",
 ]
 
-RECORD_FORMAT = 1
 ROLES = ("flow_viewers", "flow_starters", "flow_administrators", "run_managers", "run_monitors")
 MAY_UPDATE = ("flow_owner", "flow_administrator")
-WORKER_PACKAGES = ("globus-compute-endpoint", "parsl")
 PLACEHOLDER = re.compile(r"<[^<>]*>")
-
-
-@dataclass(frozen=True)
-class RegisteredFunction:
-    """A function on Globus Compute and the sha256 of the text it was registered with."""
-
-    id: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Deployment:
-    """What is deployed. ``flow_sha256`` covers everything the flow was created or updated with.
-
-    ``worker`` holds the versions (``globus-compute-endpoint``, ``parsl``) last seen in an image
-    that the build endpoint made, so that a recipe can be rendered without asking it.
-    """
-
-    flow_id: str
-    flow_sha256: str
-    build_endpoint: str
-    run_endpoint: str
-    functions: dict[str, RegisteredFunction]
-    roles: dict[str, list[str]] = field(default_factory=dict)
-    worker: dict[str, str] = field(default_factory=dict)
-    cib_flows: str = __version__
-
-    def function_id(self, name: str) -> str:
-        """The UUID of a registered function; raises ``NotDeployedError`` when it is not among
-        them.
-        """
-        try:
-            return self.functions[name].id
-        except KeyError:
-            raise NotDeployedError(
-                f"The deployment has no function {name}; run 'cib-flows deploy' again."
-            ) from None
 
 
 @dataclass(frozen=True)
@@ -112,69 +71,6 @@ class FlowSource:
     def control_config(self) -> dict[str, Any]:
         """The ``user_endpoint_config`` for light steps, such as watching a run."""
         return dict(self.settings["control_config"])
-
-
-def load_deployment(globus: Globus) -> Deployment | None:
-    """The record of what is deployed there, or None. Raises like ``read_record``."""
-    return read_record(globus.record_path)
-
-
-def read_record(path: Path) -> Deployment | None:
-    """The deployment record in a file, or None where there is no file.
-
-    Raises ``UsageError`` for a file that is not such a record.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    try:
-        record = json.loads(text)
-        if record["format"] != RECORD_FORMAT:
-            raise UsageError(
-                f"The deployment record {path} has format {record['format']}; this version reads "
-                f"{RECORD_FORMAT}.",
-                hint=(
-                    "It was written by another version of cib-flows; 'cib-flows deploy --force' "
-                    "writes it anew."
-                ),
-            )
-        functions = {
-            name: RegisteredFunction(str(entry["id"]), str(entry["sha256"]))
-            for name, entry in record["functions"].items()
-        }
-        return Deployment(
-            flow_id=str(record["flow_id"]),
-            flow_sha256=str(record["flow_sha256"]),
-            build_endpoint=str(record["build_endpoint"]),
-            run_endpoint=str(record["run_endpoint"]),
-            functions=functions,
-            roles=dict(record.get("roles", {})),
-            worker=dict(record.get("worker", {})),
-            cib_flows=str(record.get("cib_flows", "")),
-        )
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise UsageError(
-            f"The file {path} is not a deployment record; move it away and run 'cib-flows deploy'."
-        ) from None
-
-
-def save_deployment(globus: Globus, deployment: Deployment) -> None:
-    """Writes the record, the same bytes for the same deployment."""
-    record = {"format": RECORD_FORMAT, "profile": globus.profile, **asdict(deployment)}
-    write_whole(globus.record_path, json.dumps(record, indent=2, sort_keys=True) + "\n")
-
-
-def remember_worker(
-    globus: Globus, deployment: Deployment, packages: Mapping[str, Any]
-) -> Deployment:
-    """Keeps the versions of the Globus Compute packages that an image of this deployment holds."""
-    worker = {name: str(packages[name]) for name in WORKER_PACKAGES if packages.get(name)}
-    if len(worker) < len(WORKER_PACKAGES) or worker == deployment.worker:
-        return deployment
-    updated = replace(deployment, worker=worker)
-    save_deployment(globus, updated)
-    return updated
 
 
 def ensure_deployed(globus: Globus, say: Callable[[str], None] | None = None) -> Deployment:
@@ -216,6 +112,18 @@ def deploy(
     Raises ``UsageError`` when no build endpoint is known, ``ServiceError`` when a service refuses.
     """
     tell = say or (lambda line: None)
+    # Two first builds at once must not make two flows.
+    with one_at_a_time(globus.record_path.with_suffix(".lock")):
+        return _deploy(globus, build_endpoint, run_endpoint, force, tell)
+
+
+def _deploy(
+    globus: Globus,
+    build_endpoint: str | None,
+    run_endpoint: str | None,
+    force: bool,
+    tell: Callable[[str], None],
+) -> Deployment:
     before = load_deployment(globus) if not force else _load_or_none(globus)
     build = build_endpoint or (before.build_endpoint if before else None) or globus.build_endpoint
     if build is None:

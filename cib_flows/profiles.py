@@ -194,7 +194,10 @@ def _globus_org() -> Globus:
         app = _client_app(client_id, secret)
     else:
         app = _user_app()
-    return Globus("globus", app, _globus_record(), _endpoint_from_environment())
+    globus = Globus("globus", app, _globus_record(), _endpoint_from_environment())
+    # Making the clients notes what consents they need, so that one login asks for all of them.
+    _ = globus.flows, globus.compute, globus.compute_v2
+    return globus
 
 
 def _user_app() -> globus_sdk.UserApp:

@@ -8,7 +8,7 @@ the others where the endpoint or the flow does not give them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cib_flows.errors import CibFlowsError
@@ -53,6 +53,17 @@ class Progress:
     @property
     def step_title(self) -> str:
         return STEP_TITLES.get(self.step, self.step or "starting")
+
+    def with_answer(self, answer: Mapping[str, Any]) -> Progress:
+        """The same moment with what ``watch_build`` said about it."""
+        percent = answer.get("percent")
+        return replace(
+            self,
+            log=str(answer.get("log") or ""),
+            log_path=str(answer.get("log_path") or self.log_path),
+            phase=str(answer.get("phase") or ""),
+            percent=float(percent) if isinstance(percent, (int, float)) else None,
+        )
 
 
 def pause_after(elapsed_s: float) -> float:

@@ -7,12 +7,13 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from cib_flows.containers import Container
-from cib_flows.deployment import Deployment, FlowSource, load_deployment, remember_worker
+from cib_flows.deployment import FlowSource
+from cib_flows.deployment_record import Deployment, load_deployment, remember_worker
 from cib_flows.errors import CibFlowsError, NotFoundError, RunFailedError, ServiceError
 from cib_flows.failures import BuildFailure, failure_of, inactive_reason, output_of
 from cib_flows.profiles import Globus
@@ -24,7 +25,7 @@ from cib_flows.progress import (
     pause_after,
     step_in,
 )
-from cib_flows.services import RefusedError, explained
+from cib_flows.services import RefusedError, explained, is_transient
 from cib_flows.starting import start_once
 from cib_flows.tasks import call_function
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["BuildRun", "RunStatus"]
 
 MAX_LABEL = 64
+# Each of these has had the SDK's own five retries: together some minutes.
+OUTAGES_ENDURED = 6
 
 
 @dataclass(frozen=True)
@@ -176,34 +179,38 @@ class BuildRun:
     def watch(self, follow_log: bool = True) -> Iterator[Progress]:
         """What the run is doing, again and again, until it ends or pauses (status INACTIVE).
 
-        The last event carries the final status. ``follow_log=False`` asks the endpoint nothing.
-        Raises ``ServiceError`` when the Flows service stays out of reach.
+        The last event carries the final status. ``follow_log=False`` asks the endpoint nothing. A
+        service that is out of reach for a few minutes is waited for; after that its ``ServiceError``
+        is raised, and the run goes on.
         """
         started = time.monotonic()
         follower: LogFollower | None = None
-        step, log_path, phase = "", "", ""
-        percent: float | None = None
-        look = 0
+        seen = Progress("", "", 0.0)
+        looks = failures = 0
         while True:
-            status = self._document().get("status")
+            try:
+                status = str(self._document().get("status"))
+                step = self._newest_step() if looks % 3 == 0 else None
+            except ServiceError as failure:
+                failures += 1
+                if failures == OUTAGES_ENDURED or not is_transient(failure):
+                    raise
+                time.sleep(min(30.0, 2.0**failures))
+                continue
+            failures = 0
             elapsed = time.monotonic() - started
+            seen = replace(seen, status=status, step=step or seen.step, elapsed_s=elapsed, log="")
             if status in TERMINAL or status == "INACTIVE":
-                yield Progress(str(status), step, elapsed, "", log_path, phase, percent)
+                yield seen
                 return
-            if look % 3 == 0:
-                step = step_in(newest_entries(self.globus, self.run_id)) or step
-            log = ""
             if follow_log:
                 follower = follower or self._follower()
-                seen = follower.look() if follower else None
-                if seen is not None:
-                    log = str(seen.get("log") or "")
-                    log_path = str(seen.get("log_path") or log_path)
-                    phase = str(seen.get("phase") or "")
-                    percent = seen.get("percent")
-            yield Progress(str(status), step, elapsed, log, log_path, phase, percent)
+                answer = follower.look() if follower else None
+                if answer is not None:
+                    seen = seen.with_answer(answer)
+            yield seen
             time.sleep(pause_after(elapsed))
-            look += 1
+            looks += 1
 
     def wait(self, timeout_s: float | None = None) -> RunStatus:
         """Returns when the run has ended or paused. Raises ``ServiceError`` after ``timeout_s``
@@ -315,6 +322,9 @@ class BuildRun:
         self.globus.flows_pacer.wait()
         with explained(f"look up the run {self.run_id}"):
             return dict(self.globus.flows.get_run(self.run_id).data)
+
+    def _newest_step(self) -> str | None:
+        return step_in(newest_entries(self.globus, self.run_id))
 
     def _follower(self) -> LogFollower | None:
         endpoint = self._build_endpoint()

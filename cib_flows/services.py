@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from cib_flows.errors import CibFlowsError, NotFoundError, ServiceError, UsageError
 
 if TYPE_CHECKING:
     import globus_sdk
 
-__all__ = ["Pacer", "RefusedError", "explained"]
+__all__ = ["Pacer", "RefusedError", "explained", "is_transient"]
+
+TRANSIENT = (429, 500, 502, 503, 504)
 
 
 class RefusedError(ServiceError):
@@ -32,6 +36,13 @@ class RefusedError(ServiceError):
         super().__init__(message, hint)
         self.status = status
         self.code = code
+
+
+def is_transient(failure: CibFlowsError) -> bool:
+    """Whether asking again later may succeed: nothing answered, or the service was busy or in trouble."""
+    if isinstance(failure, RefusedError):
+        return failure.status in TRANSIENT
+    return isinstance(failure, ServiceError)
 
 
 @contextlib.contextmanager
@@ -52,7 +63,7 @@ def explained(doing: str) -> Iterator[None]:
         raise _refusal(doing, refusal) from refusal
     except globus_sdk.NetworkError as failure:
         raise ServiceError(
-            f"Could not {doing}: Globus did not answer ({_plain(failure.underlying_exception)}).",
+            f"Could not {doing}: {_who_did_not_answer(failure.underlying_exception)}.",
             hint=(
                 "Check the network; for a local home, 'cib-flows local status' says whether it "
                 "runs."
@@ -100,6 +111,15 @@ def _details(refusal: globus_sdk.GlobusAPIError) -> str:
             place = ".".join(str(part) for part in item.get("loc") or [])
             said.append(f"{place}: {item.get('msg')}" if place else str(item.get("msg")))
     return "; ".join(said)
+
+
+def _who_did_not_answer(failure: Exception) -> str:
+    """The address and the system's own reason, out of an exception that wraps several others."""
+    url = getattr(getattr(failure, "request", None), "url", None)
+    who = urlsplit(url).netloc if isinstance(url, str) else "Globus"
+    reason = re.search(r"\[Errno -?\d+\] ([^'\"()]+)", str(failure))
+    why = reason.group(1).strip() if reason else _plain(failure)[:120] or type(failure).__name__
+    return f"{who} did not answer ({why})"
 
 
 def _plain(said: object) -> str:

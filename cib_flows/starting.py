@@ -8,12 +8,11 @@ from typing import Any
 
 from cib_flows.errors import ServiceError
 from cib_flows.profiles import Globus
-from cib_flows.services import RefusedError, explained
+from cib_flows.services import explained, is_transient
 
 __all__ = ["start_once"]
 
 ATTEMPTS = 5
-TRANSIENT = (429, 500, 502, 503, 504)
 
 
 def start_once(
@@ -40,8 +39,7 @@ def start_once(
             return str(run["run_id"])
         except ServiceError as failure:
             attempt += 1
-            refused = isinstance(failure, RefusedError) and failure.status not in TRANSIENT
-            if refused or attempt == ATTEMPTS:
+            if not is_transient(failure) or attempt == ATTEMPTS:
                 raise
         time.sleep(0.5 * 2**attempt)
         with explained("look for the run"):

@@ -124,7 +124,7 @@ def _installed() -> dict[str, str]:
 
 
 def _deployed(common: Common) -> dict[str, str]:
-    from cib_flows.deployment import read_record
+    from cib_flows.deployment_record import read_record
     from cib_flows.profiles import record_place
 
     try:

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cib_flows.cli import main, specs
-from cib_flows.deployment import Deployment
+from cib_flows.deployment_record import Deployment
 
 WORKER = "globus-compute-endpoint==4.19.0,parsl==2026.10.26"
 

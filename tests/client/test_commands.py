@@ -12,7 +12,7 @@ import responses
 from click.testing import CliRunner, Result
 
 from cib_flows.cli import main
-from cib_flows.deployment import save_deployment
+from cib_flows.deployment_record import save_deployment
 from cib_flows.profiles import Globus
 from cib_flows.runs import BuildRun
 

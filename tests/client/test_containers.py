@@ -13,7 +13,7 @@ import pytest
 import responses
 
 from cib_flows.containers import Container, list_containers, run_argv
-from cib_flows.deployment import Deployment, RegisteredFunction, save_deployment
+from cib_flows.deployment_record import Deployment, RegisteredFunction, save_deployment
 from cib_flows.errors import NotDeployedError, NotFoundError, ServiceError, UsageError
 from cib_flows.profiles import Globus
 

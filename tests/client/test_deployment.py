@@ -17,14 +17,8 @@ from globus_sdk.testing import load_response
 
 from cib_flows import deployment as deployment_module
 from cib_flows.bundle import bundle_function, function_names
-from cib_flows.deployment import (
-    Deployment,
-    FlowSource,
-    deploy,
-    ensure_deployed,
-    fill_placeholders,
-    load_deployment,
-)
+from cib_flows.deployment import FlowSource, deploy, ensure_deployed, fill_placeholders
+from cib_flows.deployment_record import Deployment, load_deployment
 from cib_flows.errors import CibFlowsError, ServiceError, UsageError
 from cib_flows.profiles import Globus
 
@@ -108,6 +102,19 @@ def test_deploying_again_sends_nothing_and_leaves_the_record_as_it_was(
     assert len(flows["created"]) == 1
     assert flows["updated"] == []
     assert globus.record_path.stat().st_mtime_ns == written
+
+
+def test_two_first_deployments_at_once_make_one_flow(
+    globus: Globus, registrations: list[dict[str, Any]], flows: dict[str, list[dict[str, Any]]]
+) -> None:
+    import threading
+
+    threads = [threading.Thread(target=deploy, args=(globus,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(flows["created"]) == 1
 
 
 def change_text(monkeypatch: pytest.MonkeyPatch, name: str) -> None:

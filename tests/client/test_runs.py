@@ -14,7 +14,12 @@ import responses
 from globus_sdk import FlowsClient, SpecificFlowClient
 from globus_sdk.testing import get_response_set, load_response
 
-from cib_flows.deployment import Deployment, RegisteredFunction, load_deployment, save_deployment
+from cib_flows.deployment_record import (
+    Deployment,
+    RegisteredFunction,
+    load_deployment,
+    save_deployment,
+)
 from cib_flows.errors import NotFoundError, RunFailedError, ServiceError
 from cib_flows.profiles import Globus
 from cib_flows.progress import LogFollower, Progress, pause_after
@@ -280,6 +285,41 @@ def test_a_watcher_that_is_not_permitted_still_sees_the_steps(
     assert [event.step for event in run.watch()][-1] == "VerifyImage"
     submits = [call for call in cloud.calls if call.request.url.endswith("/submit")]
     assert len(submits) == 3
+
+
+def test_an_outage_of_the_service_is_sat_out(
+    run: BuildRun, cloud: responses.RequestsMock, log: Any
+) -> None:
+    log(started("BuildImage"))
+    failed = [requests.ConnectionError("reset")] * 14
+    answers = iter([run_document("ACTIVE"), *failed, run_document("ENDED")])
+
+    def answer(request: Any) -> tuple[int, dict[str, str], str]:
+        document = next(answers)
+        if isinstance(document, Exception):
+            raise document
+        return 200, {}, json.dumps(document)
+
+    cloud.add_callback("GET", f"{FLOWS}/runs/{RUN_ID}", answer)
+    events = list(run.watch(follow_log=False))
+    assert [(event.status, event.step) for event in events] == [
+        ("ACTIVE", "BuildImage"),
+        ("ENDED", "BuildImage"),
+    ]
+
+
+def test_an_outage_without_end_is_reported_and_a_refusal_at_once(
+    run: BuildRun, cloud: responses.RequestsMock
+) -> None:
+    down = cloud.get(f"{FLOWS}/runs/{RUN_ID}", body=requests.ConnectionError("reset"))
+    with pytest.raises(ServiceError):
+        list(run.watch())
+    assert down.call_count > 6
+    cloud.remove(down)
+    refused = cloud.get(f"{FLOWS}/runs/{RUN_ID}", status=403, json={"error": {"code": "X"}})
+    with pytest.raises(ServiceError):
+        list(run.watch())
+    assert refused.call_count == 1
 
 
 def failing_report(**error: Any) -> dict[str, Any]:

@@ -1,0 +1,130 @@
+"""The record of what is deployed to a Globus: a small JSON file without secrets.
+
+It may be committed and shared: ``CIB_FLOWS_DEPLOYMENT`` names the file, otherwise each profile has
+its own (``profiles.record_place``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cib_flows._version import __version__
+from cib_flows.errors import NotDeployedError, UsageError
+from cib_flows.files import write_whole
+from cib_flows.profiles import Globus
+
+__all__ = [
+    "Deployment",
+    "RegisteredFunction",
+    "load_deployment",
+    "read_record",
+    "remember_worker",
+    "save_deployment",
+]
+
+RECORD_FORMAT = 1
+WORKER_PACKAGES = ("globus-compute-endpoint", "parsl")
+
+
+@dataclass(frozen=True)
+class RegisteredFunction:
+    """A function on Globus Compute and the sha256 of the text it was registered with."""
+
+    id: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What is deployed. ``flow_sha256`` covers everything the flow was created or updated with.
+
+    ``worker`` holds the versions (``globus-compute-endpoint``, ``parsl``) last seen in an image
+    that the build endpoint made, so that a recipe can be rendered without asking it.
+    """
+
+    flow_id: str
+    flow_sha256: str
+    build_endpoint: str
+    run_endpoint: str
+    functions: dict[str, RegisteredFunction]
+    roles: dict[str, list[str]] = field(default_factory=dict)
+    worker: dict[str, str] = field(default_factory=dict)
+    cib_flows: str = __version__
+
+    def function_id(self, name: str) -> str:
+        """The UUID of a registered function; raises ``NotDeployedError`` when it is not among
+        them.
+        """
+        try:
+            return self.functions[name].id
+        except KeyError:
+            raise NotDeployedError(
+                f"The deployment has no function {name}; run 'cib-flows deploy' again."
+            ) from None
+
+
+def load_deployment(globus: Globus) -> Deployment | None:
+    """The record of what is deployed there, or None. Raises like ``read_record``."""
+    return read_record(globus.record_path)
+
+
+def read_record(path: Path) -> Deployment | None:
+    """The deployment record in a file, or None where there is no file.
+
+    Raises ``UsageError`` for a file that is not such a record.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    try:
+        record = json.loads(text)
+        if record["format"] != RECORD_FORMAT:
+            raise UsageError(
+                f"The deployment record {path} has format {record['format']}; this version reads "
+                f"{RECORD_FORMAT}.",
+                hint=(
+                    "It was written by another version of cib-flows; 'cib-flows deploy --force' "
+                    "writes it anew."
+                ),
+            )
+        functions = {
+            name: RegisteredFunction(str(entry["id"]), str(entry["sha256"]))
+            for name, entry in record["functions"].items()
+        }
+        return Deployment(
+            flow_id=str(record["flow_id"]),
+            flow_sha256=str(record["flow_sha256"]),
+            build_endpoint=str(record["build_endpoint"]),
+            run_endpoint=str(record["run_endpoint"]),
+            functions=functions,
+            roles=dict(record.get("roles", {})),
+            worker=dict(record.get("worker", {})),
+            cib_flows=str(record.get("cib_flows", "")),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise UsageError(
+            f"The file {path} is not a deployment record; move it away and run 'cib-flows deploy'."
+        ) from None
+
+
+def save_deployment(globus: Globus, deployment: Deployment) -> None:
+    """Writes the record, the same bytes for the same deployment."""
+    record = {"format": RECORD_FORMAT, "profile": globus.profile, **asdict(deployment)}
+    write_whole(globus.record_path, json.dumps(record, indent=2, sort_keys=True) + "\n")
+
+
+def remember_worker(
+    globus: Globus, deployment: Deployment, packages: Mapping[str, Any]
+) -> Deployment:
+    """Keeps the versions of the Globus Compute packages that an image of this deployment holds."""
+    worker = {name: str(packages[name]) for name in WORKER_PACKAGES if packages.get(name)}
+    if len(worker) < len(WORKER_PACKAGES) or worker == deployment.worker:
+        return deployment
+    updated = replace(deployment, worker=worker)
+    save_deployment(globus, updated)
+    return updated
