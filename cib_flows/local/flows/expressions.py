@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import math
-import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
@@ -18,14 +17,12 @@ from typing import Any
 import simpleeval
 
 from . import paths
+from .bounds import MAX_LENGTH, Budget, TooMuch, bounded_number, operators
 from .errors import StateError
 
 __all__ = ["evaluate", "expression_problem"]
 
 MAX_EXPRESSION_LENGTH = 16_384
-MAX_WORK = 500_000
-MAX_LENGTH = 200_000
-MAX_BITS = 4096
 MAX_DEPTH = 60
 
 METHODS: dict[type, frozenset[str]] = {
@@ -49,15 +46,11 @@ _QUOTED_OR_PATH = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|`([^`]*)`""
 _PATH_NAME = "__path_{}"
 
 
-class _TooMuch(simpleeval.InvalidExpression):  # type: ignore[misc]
-    """An expression that would take too long or grow too large."""
-
-
 @lru_cache(maxsize=1024)
 def _parsed(expression: str) -> tuple[ast.expr, tuple[str, ...]]:
     """The syntax tree, and the backticked paths in the order of their stand-in names."""
     if len(expression) > MAX_EXPRESSION_LENGTH:
-        raise _TooMuch(f"it has {len(expression)} characters; {MAX_EXPRESSION_LENGTH} are allowed")
+        raise TooMuch(f"it has {len(expression)} characters; {MAX_EXPRESSION_LENGTH} are allowed")
     found: list[str] = []
 
     def stand_in(match: re.Match[str]) -> str:
@@ -65,7 +58,7 @@ def _parsed(expression: str) -> tuple[ast.expr, tuple[str, ...]]:
             return match.group(0)
         problem = paths.path_problem(match.group(1))
         if problem is not None:
-            raise _TooMuch(problem)
+            raise TooMuch(problem)
         found.append(match.group(1))
         return f"({_PATH_NAME.format(len(found) - 1)})"
 
@@ -81,7 +74,7 @@ def _check_depth(tree: ast.AST) -> None:
         level = [child for node in level for child in ast.iter_child_nodes(node)]
         if not level:
             return
-    raise _TooMuch("it is nested too deeply")
+    raise TooMuch("it is nested too deeply")
 
 
 def expression_problem(expression: Any) -> str | None:
@@ -111,7 +104,7 @@ def evaluate(expression: str, document: Any, context: Mapping[str, Any]) -> Any:
         raise StateError("States.IntrinsicFailure", problem[0].upper() + problem[1:] + ".")
     tree, found = _parsed(expression)
     try:
-        budget = _Budget()
+        budget = Budget()
         names, functions = _Names(document, context, found), _functions(document, context, budget)
         value = _Evaluator(names, functions, budget).eval(expression, tree)
         budget.spend(value)
@@ -125,28 +118,6 @@ def evaluate(expression: str, document: Any, context: Mapping[str, Any]) -> Any:
             "States.IntrinsicFailure",
             f"The expression {_short(expression)} cannot be evaluated: {_reason(error)}.",
         ) from error
-
-
-class _Budget:
-    """What one evaluation may still do, counted in visited values; one list may stand in a value
-    many times, so that a short expression could otherwise describe an endless one."""
-
-    def __init__(self) -> None:
-        self._left = MAX_WORK
-
-    def spend(self, value: Any) -> None:
-        waiting = [value]
-        while waiting:
-            item = waiting.pop()
-            self._left -= 1 + (len(item) // 100 if isinstance(item, str) else 0)
-            if self._left < 0:
-                raise _TooMuch("it takes too much work")
-            if isinstance(item, dict):
-                waiting.extend(item.values())
-            elif isinstance(item, (list, tuple)):
-                if len(item) > self._left:
-                    raise _TooMuch("it takes too much work")
-                waiting.extend(item)
 
 
 class _Names(Mapping[str, Any]):
@@ -173,9 +144,9 @@ class _Names(Mapping[str, Any]):
 
 class _Evaluator(simpleeval.EvalWithCompoundTypes):  # type: ignore[misc]
     def __init__(
-        self, names: _Names, functions: dict[str, Callable[..., Any]], budget: _Budget
+        self, names: _Names, functions: dict[str, Callable[..., Any]], budget: Budget
     ) -> None:
-        super().__init__(operators=_operators(budget), functions=dict(functions), names=names)
+        super().__init__(operators=operators(budget), functions=dict(functions), names=names)
         # The base class adds list, dict, tuple and set, which no example of the service uses.
         self.functions = functions
         self.nodes.pop(ast.Set, None)
@@ -183,7 +154,10 @@ class _Evaluator(simpleeval.EvalWithCompoundTypes):  # type: ignore[misc]
 
     def _eval(self, node: ast.AST) -> Any:
         self._budget.spend(None)
-        return super()._eval(node)
+        value = super()._eval(node)
+        if _makes_a_copy(node):
+            self._budget.spend(value)
+        return value
 
     def _check_disallowed_items(self, item: Any) -> None:
         """Values are JSON from the document, or come from the functions and methods below; the
@@ -197,16 +171,33 @@ class _Evaluator(simpleeval.EvalWithCompoundTypes):  # type: ignore[misc]
             )
         holder = self._eval(node.value)
         if node.attr in METHODS.get(type(holder), ()):
-            self._budget.spend(holder)
-            return _bounded_method(holder, node.attr)
+            return self._counted_method(holder, node.attr)
         if isinstance(holder, dict) and node.attr in holder:
             return holder[node.attr]
         raise simpleeval.AttributeDoesNotExist(node.attr, self.expr)
+
+    def _counted_method(self, holder: Any, name: str) -> Callable[..., Any]:
+        method = _bounded_method(holder, name)
+
+        def counted(*positional: Any, **named: Any) -> Any:
+            self._budget.spend(holder)
+            value = method(*positional, **named)
+            self._budget.spend(value)
+            return value
+
+        return counted
 
     def _eval_formattedvalue(self, node: ast.FormattedValue) -> Any:
         if node.format_spec is not None:
             raise simpleeval.FeatureNotAvailable("formats in f-strings are not available")
         return self.functions["str"](self._eval(node.value))
+
+
+def _makes_a_copy(node: ast.AST) -> bool:
+    """Whether the node's value is made anew, rather than a part of the document."""
+    return isinstance(node, (ast.BinOp, ast.JoinedStr)) or (
+        isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Slice)
+    )
 
 
 def _bounded_method(holder: Any, name: str) -> Any:
@@ -218,7 +209,7 @@ def _bounded_method(holder: Any, name: str) -> Any:
                 len(holder) + (holder.count(old) if old else len(holder) + 1) * len(new)
                 > MAX_LENGTH
             ):
-                raise _TooMuch("the text would become too long")
+                raise TooMuch("the text would become too long")
             return str(method(old, new, count))
 
         return replace
@@ -227,95 +218,18 @@ def _bounded_method(holder: Any, name: str) -> Any:
         def join(parts: Any) -> str:
             parts = list(parts)
             if sum(len(part) + len(holder) for part in parts) > MAX_LENGTH:
-                raise _TooMuch("the text would become too long")
+                raise TooMuch("the text would become too long")
             return str(method(parts))
 
         return join
     return method
 
 
-# --- operators, bounded ---------------------------------------------------------------------------
-
-
-def _add(left: Any, right: Any) -> Any:
-    if (
-        hasattr(left, "__len__")
-        and hasattr(right, "__len__")
-        and len(left) + len(right) > MAX_LENGTH
-    ):
-        raise _TooMuch("the sum would become too long")
-    return _bounded_number(left + right)
-
-
-def _multiply(left: Any, right: Any) -> Any:
-    for value, times in ((left, right), (right, left)):
-        if hasattr(value, "__len__") and isinstance(times, int) and len(value) * times > MAX_LENGTH:
-            raise _TooMuch("the product would become too long")
-    return _bounded_number(left * right)
-
-
-def _power(base: Any, exponent: Any) -> Any:
-    whole = isinstance(base, int) and isinstance(exponent, int)
-    if whole and base.bit_length() * exponent > MAX_BITS:
-        raise _TooMuch("the power would become too large")
-    return base**exponent
-
-
-def _modulo(left: Any, right: Any) -> Any:
-    if isinstance(left, (str, bytes)):
-        raise simpleeval.FeatureNotAvailable("'%' does not format text here; use '+' and str()")
-    return left % right
-
-
-def _bounded_number(value: Any) -> Any:
-    if isinstance(value, int) and value.bit_length() > MAX_BITS:
-        raise _TooMuch("the number would become too large")
-    return value
-
-
-OPERATORS: dict[type[ast.AST], Callable[[Any, Any], Any] | Callable[[Any], Any]] = {
-    ast.Add: _add,
-    ast.Sub: operator.sub,
-    ast.Mult: _multiply,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: _modulo,
-    ast.Pow: _power,
-    ast.Not: operator.not_,
-    ast.USub: operator.neg,
-    ast.UAdd: operator.pos,
-    ast.Is: operator.is_,
-    ast.IsNot: operator.is_not,
-}
-COMPARISONS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Gt: operator.gt,
-    ast.Lt: operator.lt,
-    ast.GtE: operator.ge,
-    ast.LtE: operator.le,
-    ast.In: lambda item, holder: operator.contains(holder, item),
-    ast.NotIn: lambda item, holder: not operator.contains(holder, item),
-}
-
-
-def _operators(budget: _Budget) -> dict[type[ast.AST], Callable[..., Any]]:
-    def counted(compare: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        def counted_compare(left: Any, right: Any) -> Any:
-            budget.spend(left)
-            budget.spend(right)
-            return compare(left, right)
-
-        return counted_compare
-
-    return {**OPERATORS, **{node: counted(compare) for node, compare in COMPARISONS.items()}}
-
-
 # --- functions ------------------------------------------------------------------------------------
 
 
 def _functions(
-    document: Any, context: Mapping[str, Any], budget: _Budget
+    document: Any, context: Mapping[str, Any], budget: Budget
 ) -> dict[str, Callable[..., Any]]:
     def look_up(path: Any) -> Any:
         if not isinstance(path, str):
@@ -358,7 +272,7 @@ def _pathsplit(path: str) -> list[str]:
 
 def _integer(value: Any = 0) -> int:
     if isinstance(value, str) and len(value) > 1000:
-        raise _TooMuch("the number would become too large")
+        raise TooMuch("the number would become too large")
     return int(value)
 
 
@@ -367,7 +281,7 @@ def _integer(value: Any = 0) -> int:
 
 def _json_value(value: Any) -> Any:
     if value is None or isinstance(value, (str, bool, int)):
-        return _bounded_number(value)
+        return bounded_number(value)
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError("its value is not a finite number")

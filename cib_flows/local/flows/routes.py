@@ -35,6 +35,7 @@ def flow_routes(service: FlowsService) -> list[Route]:
         return service.create_flow(_identity(request), await _body(request))
 
     async def validate_flow(request: Request) -> Answer:
+        _identity(request)
         return service.validate_flow(await _body(request))
 
     async def list_flows(request: Request) -> Answer:
