@@ -144,37 +144,31 @@ class BuildRun:
             if not page.get("has_next_page") or not marker:
                 return entries
 
-    def build_log(self) -> tuple[str, str]:
-        """The build's own log as far as it has come, and its path on the endpoint.
+    def build_log_tail(self) -> tuple[str, str]:
+        """The last lines of the build's own log, and the path of the whole log on the endpoint.
 
-        Raises ``NotFoundError`` when the endpoint has no such run, ``ServiceError`` when it does
-        not answer.
+        Raises ``NotFoundError`` when the endpoint has no such run, ``ServiceError`` when it does not
+        answer.
         """
         endpoint = self._build_endpoint()
         if endpoint is None or self._deployment is None:
             raise NotFoundError(
                 f"The run {self.run_id} has no build log yet, or was started by another deployment."
             )
-        parts: list[str] = []
-        offset = 0
-        while True:
-            answer = call_function(
-                self.globus,
-                "watch_build",
-                self._deployment.function_id("watch_build"),
-                endpoint,
-                self._control_config,
-                {"run_id": self.run_id, "offset": offset},
+        answer = call_function(
+            self.globus,
+            "watch_build",
+            self._deployment.function_id("watch_build"),
+            endpoint,
+            self._control_config,
+            {"run_id": self.run_id, "offset": 0},
+        )
+        if not answer.get("ok"):
+            error = answer.get("error") or {}
+            raise NotFoundError(
+                str(error.get("message") or f"The run {self.run_id} has no build log.")
             )
-            if not answer.get("ok"):
-                error = answer.get("error") or {}
-                raise NotFoundError(
-                    str(error.get("message") or f"The run {self.run_id} has no build log.")
-                )
-            parts.append(str(answer.get("log") or ""))
-            if not parts[-1] or int(answer.get("next_offset") or 0) <= offset:
-                return "".join(parts), str(answer.get("log_path") or "")
-            offset = int(answer["next_offset"])
+        return str(answer.get("log") or ""), str(answer.get("log_path") or "")
 
     def watch(self, follow_log: bool = True) -> Iterator[Progress]:
         """What the run is doing, again and again, until it ends or pauses (status INACTIVE).

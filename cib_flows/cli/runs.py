@@ -82,19 +82,20 @@ def status(common: Common, run_id: str) -> None:
 
 @click.command(short_help="Print a run's log.")
 @run_argument
-@click.option("--build-log", is_flag=True, help="The build's own log instead of the flow's.")
+@click.option("--build-log", is_flag=True, help="The end of the build's own log instead.")
 @common_options
 def logs(common: Common, run_id: str, build_log: bool) -> None:
-    """Print what the flow wrote down about the run RUN, or what the build did."""
+    """Print what the flow wrote down about the run RUN, or the end of the build's own log."""
     from cib_flows.runs import BuildRun
 
     run = BuildRun.attach(common.connect(), run_id)
     if build_log:
-        text, path = run.build_log()
+        text, path = run.build_log_tail()
         if common.json:
             print_json({"ok": True, "run_id": run.run_id, "log_path": path, "log": text})
         else:
             click.echo(text, nl=False)
+            note(f"The whole log lies on the endpoint: {path}")
         return
     entries = run.logs()
     if common.json:
