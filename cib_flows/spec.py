@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -29,6 +30,8 @@ OLDER_FIELDS = frozenset(
         "apt_packages",
     }
 )
+# More values than the largest spec can hold; a few lines of YAML aliases can mean billions.
+MAX_NODES = 20_000
 
 
 @lru_cache(maxsize=1)
@@ -75,6 +78,10 @@ class ContainerSpec:
             raise SpecError(f"{name} is not valid YAML or JSON{place}: {reason}.") from None
         except RecursionError:
             raise SpecError(f"{name} is nested too deeply.") from None
+        except ValueError as error:
+            raise SpecError(f"{name} has a value that its own tag does not fit: {error}.") from None
+        if _size(fields, {}) > MAX_NODES:
+            raise SpecError(f"{name} repeats itself too often by aliases.")
         if not isinstance(fields, dict):
             raise SpecError(
                 f"{name} must hold fields such as 'name' and 'base', not {fields!r:.60}."
@@ -94,7 +101,6 @@ class ContainerSpec:
             checked = check_spec(given)
         except SpecRefused as refused:
             raise SpecError(refused.message, refused.field) from None
-        _validate(given)
         kept = {
             key: value
             for key, value in checked.items()
@@ -102,6 +108,7 @@ class ContainerSpec:
         }
         if checked["payload"] == {"destination": "/payload"}:
             kept.pop("payload", None)
+        _validate(kept)
         return cls(fields=kept, name=checked["name"], tag=checked["tag"])
 
     def to_dict(self) -> dict[str, Any]:
@@ -124,7 +131,7 @@ def translate_older(fields: Mapping[str, Any]) -> dict[str, Any]:
 
     Its payload was always a git repository, cloned into the image's root under its own name.
     """
-    mixed = sorted(fields.keys() - OLDER_FIELDS)
+    mixed = sorted(fields.keys() - OLDER_FIELDS, key=str)
     if mixed:
         older = min(OLDER_FIELDS & fields.keys())
         raise SpecError(
@@ -160,7 +167,13 @@ def translate_older(fields: Mapping[str, Any]) -> dict[str, Any]:
     if url:
         if not isinstance(url, str):
             raise SpecError(f"'payload_url' must be a string, not {url!r:.60}.", "payload_url")
-        repository = urlsplit(url).path.rstrip("/").rsplit("/", 1)[-1].removesuffix(".git")
+        try:
+            path = urlsplit(url).path
+        except ValueError:
+            raise SpecError(
+                f"'payload_url' is not an address: {url!r:.60}.", "payload_url"
+            ) from None
+        repository = path.rstrip("/").rsplit("/", 1)[-1].removesuffix(".git")
         spec["payload"] = {"git": url, "destination": f"/{repository or 'payload'}"}
     return spec
 
@@ -169,20 +182,41 @@ def _validate(fields: Mapping[str, Any]) -> None:
     """The schema's own word, so that nothing passes here that the service would refuse."""
     import jsonschema  # costs a tenth of a second, which commands without a spec need not pay
 
-    without_nulls = {key: value for key, value in fields.items() if value is not None}
     validator = jsonschema.Draft7Validator(input_schema())
-    error = jsonschema.exceptions.best_match(validator.iter_errors(without_nulls))
+    error = jsonschema.exceptions.best_match(validator.iter_errors(fields))
     if error is not None:
         place = ".".join(str(part) for part in error.absolute_path) or "the spec"
-        raise SpecError(f"'{place}' was refused: {error.message}.", place)
+        raise SpecError(f"'{place}' was refused: {error.message:.300}.", place)
+
+
+def _size(node: Any, known: dict[int, float]) -> float:
+    """How many values ``node`` holds, aliases counted wherever they stand; endless when it holds itself."""
+    if not isinstance(node, (dict, list)):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = float("inf")
+        children = node.values() if isinstance(node, dict) else node
+        known[id(node)] = 1 + sum(_size(child, known) for child in children)
+    return known[id(node)]
 
 
 def _strict_loader() -> Any:
-    """A safe YAML loader that refuses a key given twice and reads dates and ``3.10`` as their users meant."""
+    """A safe YAML loader that refuses a key given twice and reads ``2024-01-01`` and ``3.10`` as they stand.
+
+    No field of a spec is a number or a date: only true, false and null mean something else than their text.
+    """
     import yaml
 
     class Loader(yaml.SafeLoader):
         pass
+
+    Loader.yaml_implicit_resolvers = {}
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+    )
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:null", re.compile(r"(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]
+    )
 
     def mapping(loader: Any, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()

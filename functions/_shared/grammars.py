@@ -1,6 +1,7 @@
 """The grammar of every field that reaches a recipe, a command line or a path.
 
-Patterns are anchored by ``fullmatch`` and admit printable ASCII only where a tool will read the text.
+Patterns are anchored by ``fullmatch`` and admit printable ASCII only where a tool will read the text. No two
+neighbouring parts of a pattern can match the same text, so that a hostile one is refused in linear time.
 """
 
 from __future__ import annotations
@@ -15,34 +16,42 @@ UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 WORKER = re.compile(r"endpoint|none|[0-9]+(\.[0-9]+)+([a-z]+[0-9]+)?")
-ABSOLUTE_PATH = re.compile(r"(/[A-Za-z0-9_@%+=:,~-]?[A-Za-z0-9_.@+=:,~-]*)+")
+ABSOLUTE_PATH = re.compile(r"(/[A-Za-z0-9_.@+=:,~-]+)+")
 GIT_REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+@-]*")
 
-# Debian Policy 5.6.1 (package names) and 5.6.12 (versions); an architecture may follow a colon.
-APT = re.compile(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9][a-z0-9-]*)?(=[A-Za-z0-9.+:~-]+)?")
+# Debian Policy 5.6.1 (package names) and 5.6.12 (versions); an architecture may follow a colon. No name ends with
+# a hyphen: apt-get would remove the package before it.
+APT = re.compile(r"[a-z0-9][a-z0-9+.-]*[a-z0-9+.](:[a-z0-9][a-z0-9-]*)?(=[A-Za-z0-9.+:~-]+)?")
 
 # PEP 508: name, extras, and either versions (PEP 440) or a direct reference, then an environment marker.
 PEP508_NAME = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"
 PEP440_CLAUSE = r"(===|~=|==|!=|<=|>=|<|>)\s*[A-Za-z0-9][A-Za-z0-9._!+*-]*"
 MARKER_VALUE = r"('[A-Za-z0-9 ._+<>=!,*()/-]*'|\"[A-Za-z0-9 ._+<>=!,*()/-]*\"|[a-z][a-z_.]*)"
 MARKER_OPERATOR = r"(<=|>=|==|!=|~=|===|<|>|in|not\s+in)"
-MARKER_TEST = rf"\(*\s*{MARKER_VALUE}\s*{MARKER_OPERATOR}\s*{MARKER_VALUE}\s*\)*"
+MARKER_TEST = rf"(\(\s*)*{MARKER_VALUE}\s*{MARKER_OPERATOR}\s*{MARKER_VALUE}(\s*\))*"
 PEP508 = re.compile(
     rf"(?P<name>{PEP508_NAME})"
-    rf"\s*(\[\s*{PEP508_NAME}(\s*,\s*{PEP508_NAME})*\s*\])?"
-    rf"\s*(?:(?P<versions>\(?\s*{PEP440_CLAUSE}(\s*,\s*{PEP440_CLAUSE})*\s*\)?)"
-    r"|@\s*(?P<url>(git\+)?https://[A-Za-z0-9._~:/?#@!$&()*+,=%-]+))?"
-    rf"\s*(;\s*(?P<marker>{MARKER_TEST}(\s+(and|or)\s+{MARKER_TEST})*))?"
+    rf"(\s*\[\s*{PEP508_NAME}(\s*,\s*{PEP508_NAME})*\s*\])?"
+    rf"(\s*(?:(?P<versions>\(?\s*{PEP440_CLAUSE}(\s*,\s*{PEP440_CLAUSE})*(\s*\))?)"
+    r"|@\s*(?P<url>(git\+)?https://[A-Za-z0-9._~:/?#@!$&()*+,=%-]+)))?"
+    rf"(\s*;\s*(?P<marker>{MARKER_TEST}(\s+(and|or)\s+{MARKER_TEST})*))?",
+    re.ASCII,
 )
 
-# conda's MatchSpec: [channel::]name[ version[ build]] or name with operators or bracketed key=value pairs.
+# conda's MatchSpec: [channel::]name, then versions (with or without operators), then a build string.
+CONDA_OPERATOR = r"(==?|!=|~=|>=|<=|<|>)"
+CONDA_VERSION = r"[A-Za-z0-9*][A-Za-z0-9_.*+!-]*"
 CONDA = re.compile(
     r"(?P<channel>[A-Za-z0-9_][A-Za-z0-9_./-]*::)?(?P<name>[a-z0-9_][a-z0-9_.-]*)"
-    r"(\s*[=<>!~][A-Za-z0-9_.,*=<>!~|+-]*|\s+[0-9][A-Za-z0-9_.,*|+-]*)?"
-    r"(\s+[A-Za-z0-9_.*]+)?",
-    re.IGNORECASE,
+    rf"((\s*{CONDA_OPERATOR}\s*|\s+){CONDA_VERSION}([,|]\s*{CONDA_OPERATOR}?\s*{CONDA_VERSION})*"
+    r"((=|\s+)[A-Za-z0-9_.*]+)?)?",
+    re.IGNORECASE | re.ASCII,
 )
 CONDA_CHANNEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
+
+HOST = re.compile(
+    r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_][a-z0-9_-]{0,62})*\.?", re.IGNORECASE
+)
 
 # distribution/reference: domain[:port]/path[:tag][@digest]
 IMAGE_HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?)"
@@ -64,11 +73,7 @@ def has_control_characters(text: str) -> bool:
 def is_absolute_path(text: str) -> bool:
     """An absolute path of plain characters, without ``.``, ``..`` or empty parts."""
     parts = text.split("/")[1:]
-    return (
-        bool(ABSOLUTE_PATH.fullmatch(text))
-        and len(text) > 1
-        and all(part and part not in (".", "..") and not part.startswith("%") for part in parts)
-    )
+    return bool(ABSOLUTE_PATH.fullmatch(text)) and all(part not in (".", "..") for part in parts)
 
 
 def https_host(url: str) -> str | None:
@@ -80,9 +85,12 @@ def https_host(url: str) -> str | None:
         port = parts.port
     except ValueError:
         return None
-    if parts.username is not None or parts.password is not None or not parts.hostname:
-        return None
     host = parts.hostname
+    if parts.username is not None or parts.password is not None or not host:
+        return None
+    # nothing that one reader would decode and the next would not, such as %31%32%37.0.0.1
+    if not HOST.fullmatch(host) and not (":" in host and re.fullmatch(r"[0-9a-f:.]+", host)):
+        return None
     return host if port is None or 0 < port < 65536 else None
 
 

@@ -8,6 +8,7 @@ section must stay below 64 KiB.
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import Any
 
@@ -22,10 +23,11 @@ PINNED_BY_ENDPOINT = f"{ENDPOINT_PACKAGE} and parsl, at the build endpoint's own
 
 PREAMBLE = """\
     set +x -eu
+    umask 022
     # {exchange} holds what the build lends: tools, certificates, the payload. Nothing of it stays.
     phase() {{ echo "==> $1"; if [ -f {exchange}/lent ]; then echo "$1" > {exchange}/phase; fi; }}
     refuse() {{
-        echo "REFUSED: $2" >&2
+        printf 'REFUSED: %s\\n' "$2" >&2
         if [ -f {exchange}/lent ]; then printf '%s\\n%s\\n' "$1" "$2" > {exchange}/refusal; fi
         exit 65
     }}
@@ -112,12 +114,14 @@ PAYLOAD = """\
     phase payload
     mkdir -p {destination}
     if [ -e {exchange}/payload ]; then cp -a {exchange}/payload/. {destination}/; fi
+    # whoever runs the image is not the one who built it
+    chmod -R go+rX {destination}
 """
 
 COMMANDS = """\
     phase commands
     run() {{
-        echo "+ $1"
+        printf '+ %s\\n' "$1"
         /bin/sh -e -c "$1" < /dev/null || refuse command_failed "The command exited with status $?: $1"
     }}
 """
@@ -131,7 +135,7 @@ RUNSCRIPT = """\
 
 def quote(text: str) -> str:
     """One shell word for any one-line text, in which no build argument can stand."""
-    return shlex.quote(text).replace("{{", "{''{") if "{{" in text else shlex.quote(text)
+    return re.sub(r"\{(?=\{)", "{''", shlex.quote(text))
 
 
 def requirements_of(spec: dict[str, Any], versions: dict[str, str] | None) -> list[str]:
@@ -166,7 +170,7 @@ def render_text(
         if len(section.encode("utf-8")) > MAX_SECTION_BYTES:
             raise StepFailed(
                 "recipe_too_large",
-                f"The recipe's {section.split()[0]} section would be {len(section)} bytes long, more "
+                f"The recipe's {section.split()[0]} section would be {len(section.encode())} bytes long, more "
                 f"than the {MAX_SECTION_BYTES} that Apptainer reads.",
                 "Move long commands or lists into a script or requirements file in the payload.",
             )
@@ -177,7 +181,8 @@ def _labels_section(spec: dict[str, Any]) -> str:
     lines = ["%labels", f"    cib-flows.name {spec['name']}"]
     if spec["description"]:
         # a label is read to the end of its line; only a build argument could be seen in it
-        lines.append(f"    cib-flows.description {spec['description'].replace('{{', '{ {')}")
+        description = re.sub(r"\{(?=\{)", "{ ", spec["description"])
+        lines.append(f"    cib-flows.description {description}")
     return "\n".join(lines) + "\n"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import posixpath
 import re
 from collections.abc import Callable
 from typing import Any
@@ -57,18 +56,22 @@ SYSTEM_FOLDERS = frozenset(
     {
         "bin",
         "boot",
-        "dev",
         "etc",
         "lib",
         "lib32",
         "lib64",
-        "proc",
         "run",
         "sbin",
-        "sys",
         "usr",
         "var",
     }
+)
+# Mounted from the host, or lent by the build, while %post runs: what is written there is not in the image.
+COVERED_FOLDERS = ("/tmp", "/var/tmp", "/dev", "/proc", "/sys", "/mnt")
+OWN_FOLDERS = ("/.singularity.d/", "/opt/cib/")
+# Variables that a shell does not let anyone set: the image's environment script would end at them.
+READONLY_VARIABLES = frozenset(
+    {"BASHOPTS", "BASH_VERSINFO", "EUID", "GID", "PPID", "SHELLOPTS", "UID"}
 )
 
 
@@ -94,7 +97,7 @@ def check_spec(spec: Any) -> dict[str, Any]:
         raise SpecRefused("", "The spec must be an object with at least 'name' and 'base'.")
     try:
         size = len(json.dumps(spec))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         raise SpecRefused("", "The spec must hold nothing but JSON values.") from None
     if size > MAX_SPEC_BYTES:
         raise SpecRefused(
@@ -118,12 +121,12 @@ def check_spec(spec: Any) -> dict[str, Any]:
         "apt": _each(full["apt"], "apt", _apt),
         "pip": _each(full["pip"], "pip", _pip),
         "conda": _each(full["conda"], "conda", _conda),
-        "conda_channels": _each(full["conda_channels"], "conda_channels", _channel),
+        "conda_channels": _each(full["conda_channels"], "conda_channels", _channel, 16),
         "payload_collection": _collection(full["payload_collection"]),
         "payload": _check_payload(full["payload"]),
         "environment": _check_environment(full["environment"]),
-        "mounts": _each(full["mounts"], "mounts", _place),
-        "commands": _each(full["commands"], "commands", _command),
+        "mounts": _each(full["mounts"], "mounts", _mount, 100),
+        "commands": _each(full["commands"], "commands", _command, 200),
         "verify": _check_verify(full["verify"]),
         "worker": _matching(
             full["worker"], "worker", WORKER, 32, "'endpoint', 'none' or a version such as 4.19.0"
@@ -137,7 +140,7 @@ def check_spec(spec: Any) -> dict[str, Any]:
         )
     if not isinstance(checked["force"], bool):
         raise SpecRefused("force", f"'force' must be true or false, not {shown(full['force'])}.")
-    if checked["conda"] and not checked["conda_channels"]:
+    if not checked["conda_channels"]:
         raise SpecRefused("conda_channels", "'conda_channels' must name at least one channel.")
     _check_payload_sources(checked)
     _check_python(checked)
@@ -182,7 +185,7 @@ def _matching(value: Any, field: str, grammar: re.Pattern[str], limit: int, want
     return text
 
 
-def _each(value: Any, field: str, check: Callable[[Any, str], str]) -> list[str]:
+def _each(value: Any, field: str, check: Callable[[Any, str], str], limit: int = 500) -> list[str]:
     if isinstance(value, str):
         raise SpecRefused(
             field,
@@ -190,8 +193,10 @@ def _each(value: Any, field: str, check: Callable[[Any, str], str]) -> list[str]
         )
     if not isinstance(value, list):
         raise SpecRefused(field, f"'{field}' must be a list of strings, not {shown(value)}.")
-    if len(value) > 500:
-        raise SpecRefused(field, f"'{field}' has {len(value)} entries; at most 500 are accepted.")
+    if len(value) > limit:
+        raise SpecRefused(
+            field, f"'{field}' has {len(value)} entries; at most {limit} are accepted."
+        )
     return [check(item, f"{field}[{index}]") for index, item in enumerate(value)]
 
 
@@ -217,9 +222,16 @@ def _pip(value: Any, field: str) -> str:
         raise SpecRefused(
             field, f"'{field}' must be a requirement, not the pip option {shown(text)}."
         )
-    return _matching(
+    text = _matching(
         text, field, PEP508, 512, 'a requirement such as pandas[excel]>=2,<4 or "x @ https://…"'
     )
+    found = PEP508.fullmatch(text)
+    if found and found["url"] and not https_host(found["url"].removeprefix("git+")):
+        raise SpecRefused(
+            field,
+            f"'{field}' must have an https address without user name or password, not {shown(text)}.",
+        )
+    return text
 
 
 def _conda(value: Any, field: str) -> str:
@@ -246,6 +258,23 @@ def _place(value: Any, field: str) -> str:
     return text.rstrip("/")
 
 
+def _mount(value: Any, field: str) -> str:
+    place = _place(value, field)
+    _refuse_passing(place, field)
+    return place
+
+
+def _refuse_passing(place: str, field: str) -> None:
+    """Some folders of the host, or of the build alone, cover the image's own while it is built."""
+    for covered in COVERED_FOLDERS:
+        if place.startswith(covered + "/"):
+            raise SpecRefused(
+                field,
+                f"'{field}' must not be below {covered}, which the image itself does not keep; "
+                f"take another place than {shown(place)}.",
+            )
+
+
 def _command(value: Any, field: str) -> str:
     if isinstance(value, str) and "\n" in value.strip("\n"):
         raise SpecRefused(
@@ -266,7 +295,7 @@ def _check_base(value: Any) -> dict[str, str]:
             "base", '\'base\' is missing; give for instance {"image": "python:3.11-slim"}.'
         )
     base = _object(value, "base", ("bootstrap", "image"))
-    bootstrap = base.get("bootstrap") or "docker"
+    bootstrap = base.get("bootstrap", "docker")
     if bootstrap not in BOOTSTRAPS:
         raise SpecRefused(
             "base.bootstrap",
@@ -350,11 +379,10 @@ def _check_payload(value: Any) -> dict[str, str]:
                 "payload.sha256",
                 "'payload.sha256' does not go with 'payload.git'; pin the commit with 'payload.ref'.",
             )
-    destination = _place(payload.get("destination") or "/payload", "payload.destination")
-    if (
-        posixpath.normpath(destination).split("/")[1] in SYSTEM_FOLDERS
-        and destination.count("/") == 1
-    ):
+    destination = _place(payload.get("destination", "/payload"), "payload.destination")
+    _refuse_passing(destination, "payload.destination")
+    taken = destination[1:] in SYSTEM_FOLDERS or destination in COVERED_FOLDERS
+    if taken or (destination + "/").startswith(OWN_FOLDERS):
         raise SpecRefused(
             "payload.destination",
             f"'payload.destination' must not be the system folder {destination}; take one of its own.",
@@ -366,6 +394,11 @@ def _check_payload(value: Any) -> dict[str, str]:
 def _check_environment(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         raise SpecRefused("environment", f"'environment' must be an object, not {shown(value)}.")
+    if len(value) > 200:
+        raise SpecRefused(
+            "environment",
+            f"'environment' has {len(value)} variables; at most 200 are accepted.",
+        )
     checked = {}
     for key, text in value.items():
         if not isinstance(key, str) or not VARIABLE.fullmatch(key) or len(key) > 128:
@@ -374,9 +407,10 @@ def _check_environment(value: Any) -> dict[str, str]:
                 f"'environment' has a variable {shown(key)}; "
                 "names are letters, digits and '_', not beginning with a digit.",
             )
-        if key.startswith(("APPTAINER", "SINGULARITY")):
+        if key.startswith(("APPTAINER", "SINGULARITY")) or key in READONLY_VARIABLES:
             raise SpecRefused(
-                f"environment.{key}", f"'environment.{key}' is reserved for Apptainer itself."
+                f"environment.{key}",
+                f"'environment.{key}' is reserved for Apptainer or the shell; take another name.",
             )
         checked[key] = _line(text, f"environment.{key}", 4096, allow_empty=True)
     return checked
@@ -392,7 +426,7 @@ def _check_verify(value: Any) -> dict[str, list[str]]:
     if verify.get("imports") is not None:
         checked["imports"] = _each(verify["imports"], "verify.imports", _module)
     if verify.get("commands") is not None:
-        checked["commands"] = _each(verify["commands"], "verify.commands", _command)
+        checked["commands"] = _each(verify["commands"], "verify.commands", _command, 200)
     return checked
 
 
