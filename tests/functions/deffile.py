@@ -1,0 +1,60 @@
+"""Apptainer's reading of a definition file, written anew from its documented rules.
+
+It shares nothing with the renderer, so that what the renderer believes about definition files is tested too:
+
+* a stage begins at every ``bootstrap:`` at a line's beginning, whatever the case;
+* ``{{ word }}`` is a build argument, also across lines;
+* a line whose first word begins with ``%`` ends the section before it, even when indented;
+* a section with the line after it must stay below 64 KiB.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+SCANNER_LIMIT = 64 * 1024
+SECTIONS = frozenset({"labels", "post", "environment", "runscript"})
+
+
+class NotReadable(Exception):
+    """Apptainer would refuse this file, or read something else than was meant."""
+
+
+@dataclass
+class Recipe:
+    header: dict[str, str] = field(default_factory=dict)
+    sections: dict[str, str] = field(default_factory=dict)
+
+
+def parse(text: str) -> Recipe:
+    """The one stage of a definition file; raises :class:`NotReadable` for anything but our four sections."""
+    if re.search(r"\{\{\s*\w+\s*\}\}", text):
+        raise NotReadable("a build argument")
+    if len(re.findall(r"(?mi)^bootstrap:", text)) != 1:
+        raise NotReadable("more or less than one stage")
+    recipe = Recipe()
+    current: str | None = None
+    size = 0
+    # Go's bufio.ScanLines knows no other end of a line
+    for line in text.split("\n"):
+        size += len(line.encode()) + 1
+        word = line.split(" ")[0] if line[:1] != " " else line.split()[:1]
+        first = word[0] if isinstance(word, list) and word else word
+        if isinstance(first, str) and first.lstrip().startswith("%"):
+            name = first.lstrip().lstrip("%").lower()
+            if line.lstrip() != line or name not in SECTIONS or name in recipe.sections:
+                raise NotReadable(f"the section {line!r}")
+            current, size = name, len(line.encode()) + 1
+            recipe.sections[name] = ""
+        elif current is None:
+            if line.strip():
+                key, _, value = line.partition(":")
+                if not value or key.lower() in recipe.header or value.rstrip().endswith("\\"):
+                    raise NotReadable(f"the header {line!r}")
+                recipe.header[key.lower()] = value.split("#")[0].strip()
+        else:
+            recipe.sections[current] += line + "\n"
+        if size >= SCANNER_LIMIT:
+            raise NotReadable("a token too long for the scanner")
+    return recipe
