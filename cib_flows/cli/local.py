@@ -17,13 +17,32 @@ if TYPE_CHECKING:
 
 __all__ = ["local"]
 
+NO_COMPUTE_PORT = (
+    "Port 5000 is not this home's, so globus_compute_sdk (Client, Executor) cannot reach it; "
+    "everything else can."
+)
+
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _note_json(ctx: click.Context, _: click.Parameter, as_json: bool) -> bool:
+    """Let the top of the command line know how errors are to be shown."""
+    root = ctx.find_root()
+    if isinstance(root.obj, dict):
+        root.obj["json"] = as_json
+    return as_json
 
 
 def _common(command: Command) -> Command:
     """The options of every command here."""
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
+        click.option(
+            "--json",
+            "as_json",
+            is_flag=True,
+            callback=_note_json,
+            help="Print one JSON document.",
+        ),
         click.option(
             "--home",
             "home_path",
@@ -58,6 +77,7 @@ def _describe(home: Home, record: ServerRecord | None) -> dict[str, Any]:
             "endpoint_id": client.endpoint_id,
             "staging_collection_id": client.staging_collection_id,
             "log": str(home.log_path),
+            "note": None if record.compute_port else NO_COMPUTE_PORT,
         }
     return document
 
@@ -72,11 +92,8 @@ def _text(document: Mapping[str, Any], headline: str) -> str:
             f"  staging    {document['staging_collection_id']}",
             f"  log        {document['log']}",
         ]
-        if document["compute_url"] is None:
-            lines.append(
-                "  note       port 5000 is not ours, so globus_compute_sdk (Client, Executor) cannot reach this "
-                "home; everything else can."
-            )
+        if document["note"]:
+            lines.append(f"  note       {document['note']}")
     return "\n".join(lines)
 
 
@@ -118,7 +135,7 @@ def start(
     headline = "already runs" if started.already else "is up"
     text = _text(document, f"The local Globus in {home.path} {headline}.")
     if started.already and site_path:
-        text += "\n  note       --site was not applied: stop it first."
+        text += "\n  note       --site was not applied; stop the local Globus first."
     _say(as_json, document, text)
 
 

@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -313,6 +314,10 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             print(json.dumps(document), flush=True)
 
+    # uvicorn takes these signals as the order to stop, and raises them again once it has: without
+    # a handler of ours that would end the process before it could say that it was stopped.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     home = Home(options.home)
     home.prepare()
     with home.lock() as was_free:

@@ -221,8 +221,11 @@ class UserEndpoints:
             self._spawn(self._forget(process))
             raise
         if answer is None or answer["op"] != "ready":
-            process.hang_up()
-            self._spawn(self._forget(process))
+            if answer is not None and answer.get("unused") and self._keep(child):
+                self._processes.discard(process)
+            else:
+                process.hang_up()
+                self._spawn(self._forget(process))
             raise ConfigurationRefused(
                 answer["message"] if answer else f"The user endpoint ended at once; see {run_dir}."
             )

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import shutil
 import signal
 import sys
 import threading
@@ -29,7 +30,11 @@ TERMINATE_LIMIT = 3.0  # between SIGTERM and SIGKILL for whatever is left
 
 
 class Refused(Exception):
-    """The configuration was refused, or its engine did not start; one sentence."""
+    """The configuration was refused; one sentence."""
+
+
+class NotStarted(Refused):
+    """The configuration was good, but its engine did not start; who knows what it left behind."""
 
 
 class Channel:
@@ -70,7 +75,7 @@ class UserEndpoint:
         try:
             self._engine.start(endpoint_id=_uuid(self._endpoint_id), run_dir=str(run_dir))
         except Exception as problem:
-            raise Refused(f"The engine did not start: {_one_line(problem)}") from problem
+            raise NotStarted(f"The engine did not start: {_one_line(problem)}") from problem
 
     def description(self) -> framing.Message:
         soft = self._config.idle_heartbeats_soft * self._config.heartbeat_period
@@ -224,6 +229,29 @@ def _end_leftovers() -> None:
     os.killpg(group, signal.SIGKILL)  # and with them this process, whose work is done
 
 
+def _configured(channel: Channel) -> UserEndpoint | None:
+    """The endpoint of the first configuration that is accepted; None when there is none."""
+    while (order := channel.receive()) is not None:
+        run_dir = Path(order["run_dir"])
+        run_dir.mkdir(parents=True, exist_ok=True)
+        log = os.open(run_dir / "endpoint.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.close(log)
+        os.chdir(run_dir)
+        try:
+            return UserEndpoint(channel, order)
+        except NotStarted as failure:
+            channel.send({"op": "refused", "message": str(failure)})
+            return None
+        except Refused as refusal:
+            # Nothing was begun: this process is as good as new for another configuration.
+            os.chdir("/")
+            shutil.rmtree(run_dir, ignore_errors=True)
+            channel.send({"op": "refused", "message": str(refusal), "unused": True})
+    return None
+
+
 def main() -> int:
     channel = Channel()
     # Python took its path from it already; images and user programs must not inherit it.
@@ -232,19 +260,8 @@ def main() -> int:
     import globus_compute_endpoint.endpoint.config.utils
     import globus_compute_endpoint.engines  # noqa: F401
 
-    order = channel.receive()
-    if order is None:
-        return 0
-    run_dir = Path(order["run_dir"])
-    run_dir.mkdir(parents=True, exist_ok=True)
-    log = os.open(run_dir / "endpoint.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.chdir(run_dir)
-    try:
-        endpoint = UserEndpoint(channel, order)
-    except Refused as refusal:
-        channel.send({"op": "refused", "message": str(refusal)})
+    endpoint = _configured(channel)
+    if endpoint is None:
         return 0
     channel.send(endpoint.description())
     while (message := channel.receive()) is not None:

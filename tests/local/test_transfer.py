@@ -1,0 +1,407 @@
+"""The Transfer service, through the unmodified ``globus_sdk.TransferClient``."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import globus_sdk
+import pytest
+from globus_sdk import DeleteData, TransferData
+from globus_sdk.testing import get_response_set
+
+from cib_flows.errors import UsageError
+from cib_flows.local import control
+from cib_flows.local.transfer.collections import Collections
+
+from .conftest import LocalGlobus, until
+
+
+@pytest.fixture
+def folder(local_globus: LocalGlobus, tmp_path: Path) -> tuple[str, Path]:
+    """A collection of this test's own: its id and its folder."""
+    path = tmp_path / "data"
+    path.mkdir()
+    added = Collections.of_home(local_globus.home).add(f"data-{uuid.uuid4()}", path)
+    return added.id, path
+
+
+@pytest.fixture
+def staging(local_globus: LocalGlobus) -> Path:
+    return local_globus.home.staging_dir
+
+
+def ended(globus: LocalGlobus, task_id: str) -> dict[str, Any]:
+    def poll() -> dict[str, Any] | None:
+        document: dict[str, Any] = globus.transfer.get_task(task_id).data  # type: ignore[assignment]
+        return document if document["status"] in ("SUCCEEDED", "FAILED") else None
+
+    return until(poll)
+
+
+def transfer(
+    globus: LocalGlobus, source: str, destination: str, *items: tuple[str, str], **options: Any
+) -> dict[str, Any]:
+    data = TransferData(source_endpoint=source, destination_endpoint=destination, **options)
+    for source_path, destination_path in items:
+        data.add_item(source_path, destination_path)
+    return ended(globus, globus.transfer.submit_transfer(data)["task_id"])
+
+
+def refused(call: Callable[[], Any]) -> tuple[int, str | None]:
+    with pytest.raises(globus_sdk.TransferAPIError) as refusal:
+        call()
+    return refusal.value.http_status, refusal.value.code
+
+
+# -- tasks ---------------------------------------------------------------------------------------
+
+
+def test_a_folder_arrives_as_it_was(
+    local_globus: LocalGlobus, folder: tuple[str, Path], staging: Path
+) -> None:
+    source, path = folder
+    (path / "a" / "b").mkdir(parents=True)
+    (path / "a" / "one.txt").write_text("one")
+    (path / "a" / "b" / "two.bin").write_bytes(os.urandom(5_000_000))
+    (path / "a" / "run.sh").write_text("#!/bin/sh\n")
+    (path / "a" / "run.sh").chmod(0o755)
+    name = uuid.uuid4().hex
+    task = transfer(local_globus, source, local_globus.staging_id, ("/a/", f"/{name}/payload/"))
+    assert task["status"] == "SUCCEEDED"
+    assert (task["files"], task["files_transferred"], task["directories"]) == (3, 3, 2)
+    assert task["bytes_transferred"] == task["bytes_checksummed"] == 5_000_000 + 3 + 10
+    arrived = staging / name / "payload"
+    for file in ("one.txt", "b/two.bin", "run.sh"):
+        assert (arrived / file).read_bytes() == (path / "a" / file).read_bytes()
+    assert os.access(arrived / "run.sh", os.X_OK)
+    moved = local_globus.transfer.task_successful_transfers(task["task_id"])
+    assert {found["destination_path"] for found in moved} == {
+        f"/{name}/payload/{file}" for file in ("one.txt", "b/two.bin", "run.sh")
+    }
+    leftovers = [found for found in arrived.rglob("*") if found.name.endswith(".part")]
+    assert leftovers == []
+
+
+def test_the_task_document_has_the_keys_of_the_service(
+    local_globus: LocalGlobus, folder: tuple[str, Path]
+) -> None:
+    source, path = folder
+    (path / "x").write_text("x")
+    task = transfer(local_globus, source, source, ("/x", "/y"), label="mine")
+    example = get_response_set("transfer.task_list").lookup("default").json
+    assert isinstance(example, dict)
+    assert set(example["DATA"][0]) <= set(task)
+    assert task["label"] == "mine"
+    listed = local_globus.transfer.task_list()
+    assert set(example) == set(listed.data)
+    assert task["task_id"] in [found["task_id"] for found in listed]
+
+
+def test_a_file_into_a_folder_keeps_its_name(
+    local_globus: LocalGlobus, folder: tuple[str, Path]
+) -> None:
+    source, path = folder
+    (path / "x.txt").write_text("x")
+    task = transfer(local_globus, source, source, ("/x.txt", "/sub/"))
+    assert task["status"] == "SUCCEEDED"
+    assert (path / "sub" / "x.txt").read_text() == "x"
+
+
+def test_the_same_submission_id_is_the_same_task(
+    local_globus: LocalGlobus, folder: tuple[str, Path]
+) -> None:
+    source, path = folder
+    (path / "x").write_text("x")
+    data = TransferData(source_endpoint=source, destination_endpoint=source)
+    data["submission_id"] = local_globus.transfer.get_submission_id()["value"]
+    data.add_item("/x", "/y")
+    first, second = (local_globus.transfer.submit_transfer(data)["task_id"] for _ in range(2))
+    assert first == second
+
+
+def test_links_below_a_folder_are_left_out(
+    local_globus: LocalGlobus, folder: tuple[str, Path]
+) -> None:
+    source, path = folder
+    (path / "a").mkdir()
+    (path / "a" / "file").write_text("x")
+    (path / "a" / "inside").symlink_to("file")
+    (path / "a" / "outside").symlink_to("/etc/passwd")
+    (path / "a" / "folder").symlink_to("/etc")
+    task = transfer(local_globus, source, source, ("/a", "/b"))
+    assert task["status"] == "SUCCEEDED"
+    assert os.listdir(path / "b") == ["file"]
+    task = transfer(
+        local_globus, source, source, ("/a", "/c"), additional_fields={"recursive_symlinks": "copy"}
+    )
+    assert sorted(os.listdir(path / "c")) == ["file", "inside"]
+
+
+def test_sync_leaves_out_what_is_there(local_globus: LocalGlobus, folder: tuple[str, Path]) -> None:
+    source, path = folder
+    (path / "a").mkdir()
+    (path / "a" / "same").write_text("same")
+    (path / "a" / "other").write_text("new")
+    (path / "b").mkdir()
+    (path / "b" / "same").write_text("same")
+    (path / "b" / "other").write_text("old")
+    task = transfer(local_globus, source, source, ("/a", "/b"), sync_level="checksum")
+    assert (task["files_skipped"], task["files_transferred"]) == (1, 1)
+    assert (path / "b" / "other").read_text() == "new"
+
+
+def test_an_external_checksum_must_be_right(
+    local_globus: LocalGlobus, folder: tuple[str, Path]
+) -> None:
+    source, path = folder
+    (path / "x").write_text("x")
+    right = hashlib.sha256(b"x").hexdigest()
+    for number, (digest, status) in enumerate(((right, "SUCCEEDED"), ("0" * 64, "FAILED"))):
+        data = TransferData(source_endpoint=source, destination_endpoint=source)
+        data.add_item("/x", f"/y{number}", external_checksum=digest, checksum_algorithm="SHA256")
+        task = ended(local_globus, local_globus.transfer.submit_transfer(data)["task_id"])
+        assert task["status"] == status
+    assert task["fatal_error"]["code"] == "VERIFY_CHECKSUM"
+    assert not (path / "y1").exists()
+
+
+def test_a_missing_file_is_tried_again_and_then_named(
+    local_globus: LocalGlobus, folder: tuple[str, Path]
+) -> None:
+    source, _ = folder
+    task = transfer(local_globus, source, source, ("/nowhere", "/x"))
+    assert task["status"] == "FAILED"
+    assert task["faults"] > 1
+    assert task["fatal_error"]["code"] == "FILE_NOT_FOUND"
+    assert "nowhere" in task["fatal_error"]["description"]
+    events = local_globus.transfer.task_event_list(task["task_id"])
+    assert [event["code"] for event in events][-1] == "STARTED"
+    assert sum(event["is_error"] for event in events) == task["faults"]
+
+
+def test_a_file_that_appears_meanwhile_is_taken(
+    local_globus: LocalGlobus, folder: tuple[str, Path]
+) -> None:
+    source, path = folder
+    data = TransferData(source_endpoint=source, destination_endpoint=source)
+    data.add_item("/late", "/y")
+    task_id = local_globus.transfer.submit_transfer(data)["task_id"]
+    waiting = until(lambda: _faulty(local_globus, task_id))
+    assert waiting["status"] == "ACTIVE"
+    assert waiting["nice_status"] == "FILE_NOT_FOUND"
+    (path / "late").write_text("here")
+    assert ended(local_globus, task_id)["status"] == "SUCCEEDED"
+    assert (path / "y").read_text() == "here"
+
+
+def _faulty(globus: LocalGlobus, task_id: str) -> dict[str, Any] | None:
+    document: dict[str, Any] = globus.transfer.get_task(task_id).data  # type: ignore[assignment]
+    return document if document["faults"] else None
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_permission_problem_shows_while_the_task_is_active(
+    local_globus: LocalGlobus, folder: tuple[str, Path]
+) -> None:
+    source, path = folder
+    (path / "closed").mkdir(mode=0o000)
+    data = TransferData(source_endpoint=source, destination_endpoint=source)
+    data.add_item("/closed", "/open")
+    task_id = local_globus.transfer.submit_transfer(data)["task_id"]
+    waiting = until(lambda: _faulty(local_globus, task_id))
+    assert (waiting["status"], waiting["nice_status"]) == ("ACTIVE", "PERMISSION_DENIED")
+    (path / "closed").chmod(0o755)
+    assert ended(local_globus, task_id)["status"] == "SUCCEEDED"
+
+
+def test_a_canceled_task_stops(local_globus: LocalGlobus, folder: tuple[str, Path]) -> None:
+    source, _ = folder
+    data = TransferData(source_endpoint=source, destination_endpoint=source)
+    data.add_item("/never", "/y")
+    task_id = local_globus.transfer.submit_transfer(data)["task_id"]
+    assert local_globus.transfer.cancel_task(task_id)["code"] == "Canceled"
+    task = ended(local_globus, task_id)
+    assert (task["status"], task["fatal_error"]["code"]) == ("FAILED", "CANCELED")
+    assert local_globus.transfer.cancel_task(task_id)["code"] == "TaskComplete"
+
+
+def test_delete(local_globus: LocalGlobus, folder: tuple[str, Path]) -> None:
+    source, path = folder
+    (path / "a" / "b").mkdir(parents=True)
+    (path / "keep").write_text("x")
+    data = DeleteData(endpoint=source, recursive=True, ignore_missing=True)
+    data.add_item("/a")
+    data.add_item("/never-was")
+    task = ended(local_globus, local_globus.transfer.submit_delete(data)["task_id"])
+    assert (task["status"], task["type"]) == ("SUCCEEDED", "DELETE")
+    assert os.listdir(path) == ["keep"]
+    data = DeleteData(endpoint=source, recursive=True)
+    data.add_item("/")
+    task = ended(local_globus, local_globus.transfer.submit_delete(data)["task_id"])
+    assert task["status"] == "FAILED"
+    assert os.listdir(path) == ["keep"]
+
+
+def test_a_task_that_a_killed_server_left_is_taken_up(
+    own_globus: Callable[..., LocalGlobus], tmp_path: Path
+) -> None:
+    globus = own_globus()
+    folder = tmp_path / "data"
+    folder.mkdir()
+    source = Collections.of_home(globus.home).add("data", folder).id
+    data = TransferData(source_endpoint=source, destination_endpoint=source)
+    data.add_item("/late", "/y")
+    task_id = globus.transfer.submit_transfer(data)["task_id"]
+    record = globus.home.running()
+    assert record is not None
+    assert record.pid is not None
+    os.kill(record.pid, signal.SIGKILL)
+    until(lambda: not globus.home.is_locked())
+    (folder / "late").write_text("here")
+    assert ended(own_globus(), task_id)["status"] == "SUCCEEDED"
+    assert (folder / "y").read_text() == "here"
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({}, "ClientError.BadRequest"),
+        ({"source_endpoint": "S", "destination_endpoint": "S", "DATA": []}, "NoTransferItems"),
+        ({"source_endpoint": "S", "destination_endpoint": "S", "DATA": [{}]}, "BadRequest"),
+        (
+            {
+                "source_endpoint": "S",
+                "destination_endpoint": "nobody",
+                "DATA": [{"source_path": "/x", "destination_path": "/y"}],
+            },
+            "EndpointNotFound",
+        ),
+        (
+            {
+                "source_endpoint": "S",
+                "destination_endpoint": "S",
+                "sync_level": 9,
+                "DATA": [{"source_path": "/x", "destination_path": "/y"}],
+            },
+            "BadRequest",
+        ),
+    ],
+)
+def test_a_task_that_makes_no_sense_is_refused(
+    local_globus: LocalGlobus, body: dict[str, Any], code: str
+) -> None:
+    body = {name: local_globus.staging_id if text == "S" else text for name, text in body.items()}
+    body["submission_id"] = str(uuid.uuid4())
+    status, found = refused(lambda: local_globus.transfer.submit_transfer(body))
+    assert status in (400, 404)
+    assert code in str(found)
+
+
+# -- operations ----------------------------------------------------------------------------------
+
+
+def test_ls_stat_mkdir_rename(local_globus: LocalGlobus, folder: tuple[str, Path]) -> None:
+    source, path = folder
+    client = local_globus.transfer
+    (path / "b.txt").write_text("four")
+    assert client.operation_mkdir(source, "/a")["code"] == "DirectoryCreated"
+    listing = client.operation_ls(source, path="/")
+    assert [(entry["name"], entry["type"]) for entry in listing] == [
+        ("a", "dir"),
+        ("b.txt", "file"),
+    ]
+    assert [
+        entry["name"] for entry in client.operation_ls(source, orderby="name DESC", limit=1)
+    ] == ["b.txt"]
+    found = client.operation_stat(source, "/b.txt").data
+    example = get_response_set("transfer.operation_stat").lookup("default").json
+    assert isinstance(found, dict)
+    assert isinstance(example, dict)
+    assert set(example) == set(found)
+    assert found["size"] == 4
+    assert client.operation_rename(source, "/b.txt", "/a/c.txt")["code"] == "FileRenamed"
+    assert (path / "a" / "c.txt").read_text() == "four"
+    for call, code in (
+        (lambda: client.operation_stat(source, "/b.txt"), "NotFound"),
+        (lambda: client.operation_ls(source, "/nowhere"), "NotFound"),
+        (lambda: client.operation_mkdir(source, "/a"), "ExternalError.MkdirFailed.Exists"),
+        (
+            lambda: client.operation_ls(source, "/a/c.txt"),
+            "ExternalError.DirListingFailed.NotDirectory",
+        ),
+    ):
+        assert refused(call)[1] == code
+
+
+ESCAPES = ["/../x", "/a/../../x", "/out/passwd", "/out", "/passwd", "/~/../x"]
+
+
+@pytest.mark.parametrize("escape", ESCAPES)
+def test_no_path_leaves_its_collection(
+    local_globus: LocalGlobus, folder: tuple[str, Path], escape: str
+) -> None:
+    source, path = folder
+    (path / "a").mkdir()
+    (path / "out").symlink_to("/etc")
+    (path / "passwd").symlink_to("/etc/passwd")
+    client = local_globus.transfer
+    for call in (
+        lambda: client.operation_stat(source, escape),
+        lambda: client.operation_ls(source, escape),
+        lambda: client.operation_mkdir(source, escape + "/new"),
+        lambda: client.operation_rename(source, "/a", escape + "/new"),
+    ):
+        assert refused(call) == (403, "EndpointPermissionDenied")
+    data = TransferData(source_endpoint=source, destination_endpoint=source)
+    data.add_item(escape, "/stolen")
+    task_id = client.submit_transfer(data)["task_id"]
+    assert until(lambda: _faulty(local_globus, task_id))["nice_status"] == "PERMISSION_DENIED"
+    client.cancel_task(task_id)
+    ended(local_globus, task_id)
+    assert not (path / "stolen").exists()
+
+
+# -- collections ---------------------------------------------------------------------------------
+
+
+def test_a_collection_is_there_as_soon_as_it_is_declared(
+    local_globus: LocalGlobus, tmp_path: Path
+) -> None:
+    collections = Collections.of_home(local_globus.home)
+    name = f"named-{uuid.uuid4()}"
+    added = collections.add(name, tmp_path)
+    assert collections.add(name, tmp_path) == added, "declared twice, it is one"
+    assert local_globus.transfer.get_endpoint(added.id)["display_name"] == name
+    assert [found["id"] for found in local_globus.transfer.endpoint_search(name)] == [added.id]
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(UsageError, match="choose another name"):
+        collections.add(name, other)
+    with pytest.raises(UsageError, match="not a folder"):
+        collections.add("file", tmp_path / "nothing")
+
+
+def test_an_unknown_collection_is_not_found(local_globus: LocalGlobus) -> None:
+    nobody = str(uuid.uuid4())
+    assert refused(lambda: local_globus.transfer.get_endpoint(nobody)) == (404, "EndpointNotFound")
+    assert refused(lambda: local_globus.transfer.operation_ls(nobody)) == (404, "EndpointNotFound")
+
+
+def test_a_site_may_put_staging_elsewhere(
+    own_globus: Callable[..., LocalGlobus], tmp_path: Path
+) -> None:
+    globus = own_globus()
+    control_site = globus.home.site()
+    elsewhere = tmp_path / "shared"
+    elsewhere.mkdir()
+    control_site["staging"]["path"] = str(elsewhere)
+    control.stop(globus.home)
+    again = own_globus(site=control_site)
+    again.transfer.operation_mkdir(again.staging_id, "/run1")
+    assert os.listdir(elsewhere) == ["run1"]
