@@ -99,13 +99,16 @@ class Container:
             ) from None
 
     @classmethod
-    def get(cls, reference: str, globus: Globus | None = None) -> Container:
+    def get(
+        cls, reference: str, globus: Globus | None = None, build_endpoint: str | None = None
+    ) -> Container:
         """The container called ``name``, ``name:tag``, or by its id or an unambiguous start of it.
 
-        ``globus`` is by default what ``connect()`` gives. Raises ``NotFoundError``.
+        ``globus`` is by default what ``connect()`` gives, ``build_endpoint`` (whose catalogue is
+        asked) the deployment's. Raises ``NotFoundError``.
         """
         globus = globus or connect()
-        answer = _ask_catalogue(globus, {"reference": reference})
+        answer = _ask_catalogue(globus, build_endpoint, {"reference": reference})
         record = answer.get("container")
         if not isinstance(record, Mapping):
             raise NotFoundError(f"There is no container {reference!r}.")
@@ -182,15 +185,18 @@ class Container:
         return CommandResult(int(code), str(stdout), str(stderr))
 
 
-def list_containers(globus: Globus | None = None, limit: int | None = None) -> list[dict[str, Any]]:
-    """The catalogue of the build endpoint, newest first: ``container_id, name, tags, path, sha256,
-    bytes, created_at`` of each container, at most ``limit`` of them.
+def list_containers(
+    globus: Globus | None = None, limit: int | None = None, build_endpoint: str | None = None
+) -> list[dict[str, Any]]:
+    """The catalogue of a build endpoint (by default the deployment's), newest first:
+    ``container_id, name, tags, path, sha256, bytes, created_at`` of each container, at most
+    ``limit`` of them.
     """
     globus = globus or connect()
     found: list[dict[str, Any]] = []
     while limit is None or len(found) < limit:
         page = 20 if limit is None else min(20, limit - len(found))
-        answer = _ask_catalogue(globus, {"limit": page, "offset": len(found)})
+        answer = _ask_catalogue(globus, build_endpoint, {"limit": page, "offset": len(found)})
         rows = answer.get("containers") or []
         found.extend(rows)
         if not rows or len(found) >= int(answer.get("total") or 0):
@@ -198,7 +204,9 @@ def list_containers(globus: Globus | None = None, limit: int | None = None) -> l
     return found
 
 
-def _ask_catalogue(globus: Globus, question: dict[str, Any]) -> dict[str, Any]:
+def _ask_catalogue(
+    globus: Globus, build_endpoint: str | None, question: dict[str, Any]
+) -> dict[str, Any]:
     deployment = load_deployment(globus)
     if deployment is None:
         raise NotDeployedError(
@@ -208,7 +216,7 @@ def _ask_catalogue(globus: Globus, question: dict[str, Any]) -> dict[str, Any]:
         globus,
         "list_containers",
         deployment.function_id("list_containers"),
-        deployment.build_endpoint,
+        build_endpoint or deployment.build_endpoint,
         FlowSource.packaged().control_config,
         question,
     )

@@ -125,21 +125,24 @@ def _deploy(
     tell: Callable[[str], None],
 ) -> Deployment:
     before = load_deployment(globus) if not force else _load_or_none(globus)
-    build = build_endpoint or (before.build_endpoint if before else None) or globus.build_endpoint
+    flow_exists = before is not None and _exists(globus, before.flow_id)
+    recorded = before.build_endpoint if before else None
+    # Where the flow is gone, so may be the endpoint of its record: a home may have been made anew.
+    known = (recorded, globus.build_endpoint) if flow_exists else (globus.build_endpoint, recorded)
+    build = build_endpoint or known[0] or known[1]
     if build is None:
         raise UsageError(
             "No build endpoint is known; name one with --build-endpoint or "
             "CIB_FLOWS_BUILD_ENDPOINT."
         )
     if run_endpoint is None:
-        run_endpoint = before.run_endpoint if before and not build_endpoint else build
-    flow_exists = before is not None and _exists(globus, before.flow_id)
+        run_endpoint = before.run_endpoint if before and before.build_endpoint == build else build
 
     functions: dict[str, RegisteredFunction] = {}
     for name, bundle in _wanted_functions().items():
-        known = before.functions.get(name) if before and not force else None
-        if known and known.sha256 == bundle.sha256 and (flow_exists or _registered(globus, known)):
-            functions[name] = known
+        old = before.functions.get(name) if before and not force else None
+        if old and old.sha256 == bundle.sha256 and (flow_exists or _registered(globus, old)):
+            functions[name] = old
         else:
             functions[name] = _register(globus, bundle)
             tell(f"registered {name} as {functions[name].id}")

@@ -6,10 +6,15 @@ import sys
 
 import click
 
+from cib_flows.cli.deploy import EndpointId
 from cib_flows.cli.options import Common, common_options
 from cib_flows.cli.output import describe_container, human_size, print_json
 
 __all__ = ["containers"]
+
+endpoint_option = click.option(
+    "--build-endpoint", type=EndpointId(), help="Whose catalogue; by default the deployment's."
+)
 
 
 @click.group(short_help="Find registered containers and run commands in them.")
@@ -22,12 +27,13 @@ def containers() -> None:
 
 @containers.command("list", short_help="List what is registered.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many; by default all.")
+@endpoint_option
 @common_options
-def list_(common: Common, limit: int | None) -> None:
-    """List the containers of the build endpoint's catalogue, newest first."""
+def list_(common: Common, limit: int | None, build_endpoint: str | None) -> None:
+    """List the containers of a build endpoint's catalogue, newest first."""
     from cib_flows.containers import list_containers
 
-    rows = list_containers(common.connect(), limit)
+    rows = list_containers(common.connect(), limit, build_endpoint)
     if common.json:
         print_json({"ok": True, "containers": rows})
         return
@@ -42,12 +48,13 @@ def list_(common: Common, limit: int | None) -> None:
 
 @containers.command(short_help="Show one container.")
 @click.argument("reference", metavar="CONTAINER")
+@endpoint_option
 @common_options
-def show(common: Common, reference: str) -> None:
+def show(common: Common, reference: str, build_endpoint: str | None) -> None:
     """Show where CONTAINER lies and how to use it; with --json its whole record."""
     from cib_flows.containers import Container
 
-    container = Container.get(reference, common.connect())
+    container = Container.get(reference, common.connect(), build_endpoint)
     if common.json:
         print_json({"ok": True, "container": container.as_dict(), "record": container.record})
     else:
@@ -62,15 +69,22 @@ def show(common: Common, reference: str) -> None:
 @click.argument("reference", metavar="CONTAINER")
 @click.argument("argv", metavar="CMD…", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--timeout", type=click.FloatRange(min=0), help="Limit for the command, in seconds.")
+@endpoint_option
 @common_options
-def exec_(common: Common, reference: str, argv: tuple[str, ...], timeout: float | None) -> None:
+def exec_(
+    common: Common,
+    reference: str,
+    argv: tuple[str, ...],
+    timeout: float | None,
+    build_endpoint: str | None,
+) -> None:
     """Run CMD in CONTAINER through its endpoint, and exit with the command's own exit code.
 
     Write -- before a command that has options of its own.
     """
     from cib_flows.containers import Container
 
-    container = Container.get(reference, common.connect())
+    container = Container.get(reference, common.connect(), build_endpoint)
     done = container.run(argv, timeout)
     if common.json:
         print_json(

@@ -229,7 +229,7 @@ def test_exec_exits_as_the_command_did(
     monkeypatch.setattr(
         Container,
         "get",
-        lambda reference, globus: Container.from_output(globus, CONTAINER),
+        lambda reference, globus, endpoint: Container.from_output(globus, CONTAINER),
     )
     seen: list[Any] = []
 

@@ -187,6 +187,31 @@ def test_a_flow_that_was_deleted_is_created_anew(
     assert len(registrations) == registered
 
 
+def test_a_home_made_anew_is_deployed_to_its_own_endpoint(
+    globus: Globus,
+    cloud: responses.RequestsMock,
+    registrations: list[dict[str, Any]],
+    flows: dict[str, list[dict[str, Any]]],
+) -> None:
+    deploy(globus)
+    gone = {"error": {"code": "NOT_FOUND", "detail": "gone", "message": "gone"}}
+    cloud.replace("GET", f"{FLOWS}/flows/{FLOW_ID}", status=404, json=gone)
+    globus.build_endpoint = function_uuid(99)
+    again = ensure_deployed(globus)
+    assert (again.build_endpoint, again.run_endpoint) == (function_uuid(99), function_uuid(99))
+
+
+def test_another_default_endpoint_updates_the_flow(
+    globus: Globus, registrations: list[dict[str, Any]], flows: dict[str, list[dict[str, Any]]]
+) -> None:
+    deploy(globus, run_endpoint=function_uuid(7))
+    assert deploy(globus).run_endpoint == function_uuid(7)
+    moved = deploy(globus, build_endpoint=function_uuid(8))
+    assert (moved.build_endpoint, moved.run_endpoint) == (function_uuid(8), function_uuid(8))
+    settings = flows["updated"][-1]["definition"]["States"]["Settings"]["Parameters"]
+    assert settings["build_endpoint"] == function_uuid(8)
+
+
 def test_roles_in_flow_json_are_sent(
     globus: Globus,
     registrations: list[dict[str, Any]],
