@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from ._shared.files import write_text
@@ -25,5 +24,13 @@ def _abort(run_id: str) -> dict[str, Any]:
     folder.require()
     if folder.has("result.json"):
         return {"aborted": False}
-    write_text(os.path.join(folder.path, "ABORT"), "asked to stop\n")
+    write_text(folder.abort, "asked to stop\n")
+    try:
+        state = folder.read("status.json")["state"]
+    except (OSError, ValueError, KeyError):
+        state = "between"
+    if state != "running":
+        # no step is there to notice, and after a cancel none will come
+        folder.clean_work(site)
+        folder.set_status("finished", "", "aborted", 100)
     return {"aborted": True}

@@ -16,6 +16,7 @@ from ._shared.results import StepFailed, run_step, shorten
 from ._shared.run_folder import RunFolder
 from ._shared.run_versions import find_apptainer
 from ._shared.site import load_site
+from ._shared.working import scratch_folder, working
 
 PHASES = {
     "python": 10,
@@ -48,8 +49,13 @@ def _build(run_id: str, recipe_sha256: str) -> dict[str, Any]:
         raise StepFailed(
             "recipe_changed", "The run's recipe is no longer the one that was rendered."
         )
-    folder.raise_if_aborted()
-    folder.set_status("running", "build_image", "starting", 5)
+    with working(folder, site, "build_image", 5):
+        return _build_with_engine(site, folder, plan)
+
+
+def _build_with_engine(
+    site: dict[str, Any], folder: RunFolder, plan: dict[str, Any]
+) -> dict[str, Any]:
     engine = find_apptainer()
     if not engine:
         raise StepFailed(
@@ -58,11 +64,8 @@ def _build(run_id: str, recipe_sha256: str) -> dict[str, Any]:
             "Ask the endpoint's administrator to install Apptainer or to load its module in 'worker_init'.",
         )
     os.makedirs(folder.work, mode=0o700, exist_ok=True)
-    scratch = tempfile.mkdtemp(prefix=f"cib-{run_id[:8]}-", dir=choose_tmpdir(site, folder))
-    try:
+    with scratch_folder(choose_tmpdir(site, folder), folder.run_id) as scratch:
         return _run_engine(engine, site, folder, plan, scratch)
-    finally:
-        remove_tree(scratch)
 
 
 def choose_tmpdir(site: dict[str, Any], folder: RunFolder) -> str:

@@ -17,6 +17,7 @@ from ._shared.network import open_url
 from ._shared.results import StepFailed, run_step, shorten
 from ._shared.run_folder import RunFolder
 from ._shared.site import load_site
+from ._shared.working import working
 
 
 def fetch_payload(run_id: str, recipe_sha256: str) -> dict[str, Any]:
@@ -37,7 +38,11 @@ def _fetch(run_id: str, recipe_sha256: str) -> dict[str, Any]:
         raise StepFailed(
             "recipe_changed", "The run's recipe is no longer the one that was rendered."
         )
-    folder.set_status("running", "fetch_payload", "fetching the payload", 3)
+    with working(folder, site, "fetch_payload", 3):
+        return _fetch_into(folder, site, plan)
+
+
+def _fetch_into(folder: RunFolder, site: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
     payload = plan["payload"]
     remove_tree(folder.payload)
     os.makedirs(folder.payload, mode=0o700)
@@ -47,7 +52,6 @@ def _fetch(run_id: str, recipe_sha256: str) -> dict[str, Any]:
         checkout(payload["git"], payload["commit"], folder.payload, site)
     else:
         _from_staging(payload, site, folder)
-    folder.raise_if_aborted()
     digest, size, files = tree_digest(folder.payload)
     plan["payload_digest"] = sha256_text(f"{digest} {payload['destination']}")
     plan["build_digest"] = build_digest(plan)

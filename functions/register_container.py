@@ -14,6 +14,7 @@ from ._shared.grammars import UUID
 from ._shared.results import StepFailed, run_step
 from ._shared.run_folder import RunFolder
 from ._shared.site import load_site
+from ._shared.working import working
 
 RECORD_VERSION = 1
 
@@ -48,10 +49,25 @@ def _register(
     site = load_site()
     folder = RunFolder(site["root"], run_id)
     folder.require()
-    folder.raise_if_aborted()
     if not UUID.fullmatch(endpoint_id):
         raise StepFailed("internal", f"'endpoint_id' is not a UUID: {endpoint_id!r}.")
-    folder.set_status("running", "register_container", "registering", 97)
+    with working(folder, site, "register_container", 97, publishes=True):
+        result = _register_image(
+            site, folder, endpoint_id, sif_sha256, verification_sha256, container_id
+        )
+    folder.set_status("finished", "register_container", "registered", 100)
+    folder.clean_work(site)
+    return result
+
+
+def _register_image(
+    site: dict[str, Any],
+    folder: RunFolder,
+    endpoint_id: str,
+    sif_sha256: str | None,
+    verification_sha256: str | None,
+    container_id: str | None,
+) -> dict[str, Any]:
     catalogue = Catalogue(site["root"])
     plan = folder.read("plan.json")
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
@@ -70,8 +86,6 @@ def _register(
     catalogue.tag(plan["name"], plan["tag"], record, now)
     result = _short(catalogue, record, plan, cached=container_id is not None)
     folder.write("result.json", result)
-    folder.set_status("finished", "register_container", "registered", 100)
-    folder.clean_work(site)
     return result
 
 

@@ -18,6 +18,7 @@ from ._shared.run_folder import RunFolder
 from ._shared.run_versions import engine_version, machine, worker_versions
 from ._shared.site import load_site
 from ._shared.spec_check import FILE_BOOTSTRAPS, SpecRefused, check_spec
+from ._shared.working import sweep, working
 
 
 def render_recipe(spec: dict[str, Any], run_id: str) -> dict[str, Any]:
@@ -39,16 +40,22 @@ def _render(given: dict[str, Any], run_id: str) -> dict[str, Any]:
     site = load_site()
     folder = RunFolder(site["root"], run_id)
     folder.create()
-    folder.set_status("running", "render_recipe", "checking the spec", 1)
-    folder.write("spec.json", spec)
+    with working(folder, site, "render_recipe", 1):
+        folder.write("spec.json", spec)
+        result = _plan(spec, site, folder)
+    sweep(site["root"], folder)
+    return result
+
+
+def _plan(spec: dict[str, Any], site: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
     versions = worker_versions(spec["worker"])
     base, base_digest = _pin_base(spec, site)
-    payload = _plan_payload(spec, site, run_id)
+    payload = _plan_payload(spec, site, folder.run_id)
     recipe = render_text(spec, versions, base)
     write_text(folder.recipe, recipe)
     recipe_sha256 = sha256_text(recipe)
     plan = {
-        "run_id": run_id,
+        "run_id": folder.run_id,
         "name": spec["name"],
         "tag": spec["tag"],
         "spec_digest": spec_digest(spec),
@@ -69,7 +76,6 @@ def _render(given: dict[str, Any], run_id: str) -> dict[str, Any]:
         if not spec["force"]:
             cached = Catalogue(site["root"]).built(plan["build_digest"])
     folder.write("plan.json", plan)
-    folder.raise_if_aborted()
     return {
         "name": spec["name"],
         "tag": spec["tag"],

@@ -19,6 +19,7 @@ from ._shared.results import StepFailed, last_bytes, run_step, shorten
 from ._shared.run_folder import RunFolder
 from ._shared.run_versions import engine_version, find_apptainer
 from ._shared.site import load_site
+from ._shared.working import working
 
 # Nothing of the host: an empty home in memory (programs may write there), no environment, no bound folders.
 CONTAINED = ["run", "--containall", "--cleanenv", "--no-eval", "--pwd", "/"]
@@ -50,9 +51,12 @@ def _verify(run_id: str, sif_sha256: str) -> dict[str, Any]:
     site = load_site()
     folder = RunFolder(site["root"], run_id)
     folder.require()
-    folder.raise_if_aborted()
+    with working(folder, site, "verify_image", 90):
+        return _verify_image(site, folder, sif_sha256)
+
+
+def _verify_image(site: dict[str, Any], folder: RunFolder, sif_sha256: str) -> dict[str, Any]:
     plan, spec = folder.read("plan.json"), folder.read("spec.json")
-    folder.set_status("running", "verify_image", "running the image", 90)
     if sha256_file(folder.image) != sif_sha256:
         raise StepFailed("image_changed", "The image is no longer the one that was built.")
     engine = find_apptainer()

@@ -14,8 +14,8 @@ MAX_LOG_BYTES = 3000
 
 
 def watch_build(run_id: str, offset: int = 0) -> dict[str, Any]:
-    """``state`` is ``waiting`` (no step has begun), ``running`` or ``finished``; ``log`` is the build log's text
-    from byte ``offset`` on, ``next_offset`` where to go on. A reader far behind is moved to the last part.
+    """``state`` is ``waiting`` (no step has begun), ``running``, ``between`` (two steps) or ``finished``;
+    ``log`` is the build log's text from byte ``offset`` on, ``next_offset`` where to go on. A reader far behind is moved to the last part.
     """
     return run_step("watch_build", lambda: _watch(run_id, offset))
 

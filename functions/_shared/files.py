@@ -51,7 +51,8 @@ def write_text(path: str, text: str, mode: int = 0o644) -> None:
     aside = os.path.join(folder, f".{name}.{secrets.token_hex(6)}")
     handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        # half a character of a tool's output becomes \udc80, which is JSON too
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
@@ -73,13 +74,20 @@ def read_json(path: str) -> Any:
 
 
 def remove_tree(path: str) -> bool:
-    """Remove a folder whatever its modes; returns whether it is gone.
+    """Remove a file or folder whatever its modes; returns whether it is gone.
 
     A build killed half-way may leave files that belong to mapped sub-ids, which only a user namespace with
     the same mapping may remove.
     """
     if not os.path.lexists(path):
         return True
+    if os.path.islink(path) or not os.path.isdir(path):
+        os.unlink(path)
+        return True
+    try:
+        os.chmod(path, stat.S_IRWXU)
+    except OSError:
+        pass
     for folder, names, _ in os.walk(path):
         for name in (folder, *(os.path.join(folder, n) for n in names)):
             try:
@@ -98,6 +106,21 @@ def remove_tree(path: str) -> bool:
             check=False,
         )
     return not os.path.lexists(path)
+
+
+def read_lent(path: str, limit: int) -> str:
+    """The beginning of a small file that a stranger's program wrote; empty unless it is a plain file.
+
+    A link could lead elsewhere, and opening a pipe would wait for ever.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    with os.fdopen(handle, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            return ""
+        return stream.read(limit).decode("utf-8", "replace")
 
 
 def tail_of(path: str, limit: int) -> str:

@@ -76,7 +76,14 @@ def open_url(
     Raises :class:`StepFailed` with ``code`` for refused addresses, ``network`` when nothing answers, and
     lets :class:`urllib.error.HTTPError` pass for 4xx and 5xx answers.
     """
-    context = ssl.create_default_context(cafile=site["ca_bundle"])
+    try:
+        context = ssl.create_default_context(cafile=site["ca_bundle"])
+    except (OSError, ssl.SSLError):
+        raise StepFailed(
+            "site_invalid",
+            f"The site profile's 'ca_bundle' {site['ca_bundle']} is not a readable file of certificates.",
+            "Ask the endpoint's administrator to correct it.",
+        ) from None
     handlers: list[urllib.request.BaseHandler] = [
         urllib.request.HTTPSHandler(context=context),
         _NoRedirects(),
@@ -85,7 +92,7 @@ def open_url(
         schemes = {key: value for key, value in site["proxies"].items() if key != "no"}
         handlers.append(urllib.request.ProxyHandler(schemes))
     opener = urllib.request.build_opener(*handlers)
-    first_host = https_host(url)
+    origin = _origin(url)
     for _ in range(MAX_REDIRECTS):
         check_host(url, site, code, what)
         request = urllib.request.Request(url, headers=headers or {}, method=method)  # noqa: S310 - check_host admits http(s) only
@@ -97,10 +104,11 @@ def open_url(
             if error.code not in (301, 302, 303, 307, 308) or not target:
                 raise
             url = urllib.parse.urljoin(url, target)
-            if https_host(url) != first_host:
-                # a token for one host is not for the next
+            error.close()
+            if _origin(url) != origin:
+                # a token for one server is not for the next
                 headers = {k: v for k, v in (headers or {}).items() if k != "Authorization"}
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, UnicodeError) as error:
             reason = getattr(error, "reason", error)
             raise StepFailed(
                 "network",
@@ -108,3 +116,8 @@ def open_url(
                 "Check the address and that the endpoint's control nodes reach the network.",
             ) from None
     raise StepFailed(code, f"{what} was redirected more than {MAX_REDIRECTS} times.")
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urllib.parse.urlsplit(url)
+    return parts.scheme, parts.netloc

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 MAX_RESULT_BYTES = 8 * 1024
 MAX_TAIL_BYTES = 2 * 1024
 MAX_SENTENCE_CHARS = 600
+MAX_SENTENCE_BYTES = 900  # as JSON, in which a character may take 12 bytes
 
 # The closed list of error codes. Clients and tests may rely on these; texts may change.
 ERROR_CODES = frozenset(
@@ -75,8 +77,8 @@ class StepFailed(Exception):
             raise ValueError(f"unknown error code {code!r}")
         super().__init__(message)
         self.code = code
-        self.message = shorten(message, MAX_SENTENCE_CHARS)
-        self.hint = shorten(hint, MAX_SENTENCE_CHARS)
+        self.message = fitting(message)
+        self.hint = fitting(hint)
         self.log_path = log_path
         self.log_tail = log_tail
 
@@ -99,6 +101,16 @@ def shorten(text: str, limit: int) -> str:
     return f"{line[:half]}...{line[-half:]}"
 
 
+def fitting(text: str) -> str:
+    """``text`` on one line, short enough to stand twice in a result: it may come from a log in any script."""
+    limit = MAX_SENTENCE_CHARS
+    line = shorten(text, limit)
+    while len(json.dumps(line)) > MAX_SENTENCE_BYTES:
+        limit = limit * 3 // 4
+        line = shorten(line, limit)
+    return line
+
+
 def last_bytes(text: str, limit: int) -> str:
     """The end of ``text``, at most ``limit`` bytes once it is JSON, from a line's beginning if possible."""
     tail = text[-limit:]
@@ -112,7 +124,8 @@ def last_bytes(text: str, limit: int) -> str:
 def run_step(step: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Run a function's body and wrap what it returns, or why it failed, in the common shape.
 
-    Any exception but :class:`StepFailed` is a bug and passes through: the flow catches it as such.
+    Full disks and missing permissions are the site's to mend, and said as such. Any other exception is a bug
+    and passes through: the flow catches it as one.
     """
     started = time.monotonic()
     try:
@@ -120,8 +133,27 @@ def run_step(step: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         result = {"ok": True, "step": step, **fields}
     except StepFailed as failure:
         result = {"ok": False, "step": step, "error": failure.as_json()}
+    except OSError as error:
+        result = {"ok": False, "step": step, "error": _of_storage(error).as_json()}
     result["elapsed_s"] = round(time.monotonic() - started, 3)
     size = len(json.dumps(result))
     if size > MAX_RESULT_BYTES:
         raise ValueError(f"{step} returned {size} bytes; at most {MAX_RESULT_BYTES} are allowed")
     return result
+
+
+def _of_storage(error: OSError) -> StepFailed:
+    place = str(error.filename or "the endpoint's storage")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StepFailed(
+            "disk_full",
+            f"The endpoint has no space left to write {shorten(place, 200)}.",
+            "Make room there, or ask the endpoint's administrator for another place or quota.",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StepFailed(
+            "site_invalid",
+            f"The endpoint's account has no permission for {shorten(place, 200)}.",
+            "Ask the endpoint's administrator to correct 'root' and 'tmpdir' in the site profile.",
+        )
+    raise error

@@ -85,7 +85,8 @@ def load_site() -> dict[str, Any]:
             site[key] = value
     # both spellings are in use: {"https": …} and {"https_proxy": …}
     site["proxies"] = {
-        str(key).lower().removesuffix("_proxy"): str(value) for key, value in site["proxies"].items()
+        str(key).lower().removesuffix("_proxy"): str(value)
+        for key, value in site["proxies"].items()
     }
     site["root"] = os.path.realpath(os.path.expanduser(site["root"]))
     return site
