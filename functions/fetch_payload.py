@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import shutil
+import time
 import urllib.error
 from typing import Any
 
-from ._shared.archives import unpack
+from ._shared.archives import refuse_odd_files, unpack
 from ._shared.catalogue import Catalogue
 from ._shared.files import CHUNK_BYTES, remove_tree, sha256_file, sha256_text, tree_digest
 from ._shared.git import checkout
@@ -18,6 +20,8 @@ from ._shared.results import StepFailed, run_step, shorten
 from ._shared.run_folder import RunFolder
 from ._shared.site import load_site
 from ._shared.working import working
+
+DOWNLOAD_LIMIT_S = 12 * 3600
 
 
 def fetch_payload(run_id: str, recipe_sha256: str) -> dict[str, Any]:
@@ -52,6 +56,8 @@ def _fetch_into(folder: RunFolder, site: dict[str, Any], plan: dict[str, Any]) -
         checkout(payload["git"], payload["commit"], folder.payload, site)
     else:
         _from_staging(payload, site, folder)
+    # whatever way it came: now nobody else can change it any more
+    refuse_odd_files(folder.payload, site["payload_limit_bytes"])
     digest, size, files = tree_digest(folder.payload)
     plan["payload_digest"] = sha256_text(f"{digest} {payload['destination']}")
     plan["build_digest"] = build_digest(plan)
@@ -77,6 +83,7 @@ def _from_https(payload: dict[str, Any], site: dict[str, Any], folder: RunFolder
     try:
         answer = open_url(url, site, "payload_refused", "The payload")
     except urllib.error.HTTPError as error:
+        error.close()
         raise StepFailed(
             "payload_not_found",
             f"The payload {shorten(url, 120)} cannot be fetched: the server answered {error.code}.",
@@ -84,22 +91,24 @@ def _from_https(payload: dict[str, Any], site: dict[str, Any], folder: RunFolder
         ) from None
     received = 0
     expected = answer.headers.get("Content-Length")  # type: ignore[attr-defined]
-    try:
-        with answer, open(aside, "wb") as target:
-            while chunk := answer.read(CHUNK_BYTES):
-                received += len(chunk)
-                if received > limit:
-                    raise StepFailed(
-                        "payload_refused",
-                        f"The payload is larger than the site's limit of {limit} bytes.",
-                    )
-                digest.update(chunk)
-                target.write(chunk)
-                folder.raise_if_aborted()
-    except OSError as error:
-        raise StepFailed(
-            "network", f"The payload {shorten(url, 120)} broke off after {received} bytes: {error}."
-        ) from None
+    end = time.monotonic() + DOWNLOAD_LIMIT_S
+    with answer, open(aside, "wb") as target:
+        while chunk := _read_some(answer, url, received):
+            received += len(chunk)
+            if received > limit:
+                raise StepFailed(
+                    "payload_refused",
+                    f"The payload is larger than the site's limit of {limit} bytes.",
+                )
+            if time.monotonic() > end:
+                raise StepFailed(
+                    "time_limit",
+                    f"The payload did not arrive within {DOWNLOAD_LIMIT_S} seconds: {shorten(url, 120)}.",
+                    "Take a faster server, or bring it by Globus Transfer with 'payload_collection'.",
+                )
+            digest.update(chunk)
+            target.write(chunk)
+            folder.raise_if_aborted()
     if expected and expected.isdigit() and int(expected) != received:
         raise StepFailed(
             "network",
@@ -109,6 +118,20 @@ def _from_https(payload: dict[str, Any], site: dict[str, Any], folder: RunFolder
     _take_file(
         aside, os.path.basename(url.split("?")[0]), digest.hexdigest(), payload, site, folder
     )
+
+
+def _read_some(answer: Any, url: str, received: int) -> bytes:
+    """What has arrived, at least a byte until the end: an abort need not wait for a slow server."""
+    try:
+        chunk: bytes = answer.read1(CHUNK_BYTES)
+    except (OSError, http.client.HTTPException) as error:
+        raise StepFailed(
+            "network",
+            f"The payload {shorten(url, 120)} broke off after {received} bytes: "
+            f"{shorten(str(error) or type(error).__name__, 120)}.",
+            "Start the run again.",
+        ) from None
+    return chunk
 
 
 def _from_staging(payload: dict[str, Any], site: dict[str, Any], folder: RunFolder) -> None:
@@ -125,13 +148,19 @@ def _from_staging(payload: dict[str, Any], site: dict[str, Any], folder: RunFold
             "payload_refused", "The payload that Transfer delivered is a symbolic link."
         )
     if os.path.isdir(staged):
-        _refuse_odd_files(staged, site["payload_limit_bytes"])
+        refuse_odd_files(staged, site["payload_limit_bytes"])
         if payload["sha256"]:
             digest, _, _ = tree_digest(staged)
             _check_sha256(digest, payload["sha256"])
         os.rmdir(folder.payload)
         shutil.copytree(staged, folder.payload, symlinks=True)
     else:
+        if not os.path.isfile(staged) or os.path.getsize(staged) > site["payload_limit_bytes"]:
+            raise StepFailed(
+                "payload_refused",
+                "The payload is not a plain file, or larger than the site's limit of "
+                f"{site['payload_limit_bytes']} bytes.",
+            )
         aside = os.path.join(folder.work, "download")
         shutil.copyfile(staged, aside)
         name = os.path.basename(payload["source"]["path"].rstrip("/"))
@@ -150,10 +179,11 @@ def _take_file(
     """Unpack an archive into the payload folder, or put any other file there under its name."""
     if payload["sha256"]:
         _check_sha256(digest, payload["sha256"])
-    if unpack(path, folder.payload, site["payload_limit_bytes"]):
+    if unpack(path, name, folder.payload, site["payload_limit_bytes"]):
         os.unlink(path)
         return
-    safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in name).strip(".") or "payload"
+    plain = "".join(c if c.isalnum() or c in "._-" else "_" for c in name).strip(".") or "payload"
+    safe = plain.encode()[-200:].decode("utf-8", "ignore")
     os.rename(path, os.path.join(folder.payload, safe))
 
 
@@ -163,31 +193,4 @@ def _check_sha256(found: str, expected: str) -> None:
             "payload_checksum",
             f"The payload's sha256 is {found}, and the spec expects {expected}.",
             "The file changed or was damaged on the way; correct 'payload.sha256' if the new one is right.",
-        )
-
-
-def _refuse_odd_files(root: str, limit: int) -> None:
-    """A staged folder may hold files, folders and links that stay inside it, up to the site's limit."""
-    real = os.path.realpath(root)
-    total = 0
-    for folder, folders, names in os.walk(root):
-        for name in [*folders, *names]:
-            path = os.path.join(folder, name)
-            if os.path.islink(path):
-                target = os.path.realpath(path)
-                if target != real and not target.startswith(real + os.sep):
-                    raise StepFailed(
-                        "payload_refused",
-                        f"The payload has a link that leaves it: {shorten(os.path.relpath(path, root), 120)}.",
-                    )
-            elif os.path.isfile(path):
-                total += os.path.getsize(path)
-            elif not os.path.isdir(path):
-                raise StepFailed(
-                    "payload_refused",
-                    f"The payload has a device or pipe: {shorten(os.path.relpath(path, root), 120)}.",
-                )
-    if total > limit:
-        raise StepFailed(
-            "payload_refused", f"The payload is larger than the site's limit of {limit} bytes."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from typing import Any
@@ -11,11 +12,13 @@ from ._shared.run_folder import RunFolder
 from ._shared.site import load_site
 
 MAX_LOG_BYTES = 3000
+MAX_JSON_BYTES = 4096
 
 
 def watch_build(run_id: str, offset: int = 0) -> dict[str, Any]:
     """``state`` is ``waiting`` (no step has begun), ``running``, ``between`` (two steps) or ``finished``;
-    ``log`` is the build log's text from byte ``offset`` on, ``next_offset`` where to go on. A reader far behind is moved to the last part.
+    ``log`` is the build log's text from byte ``offset`` on, ``next_offset`` where to go on. A reader far
+    behind is moved to the last part.
     """
     return run_step("watch_build", lambda: _watch(run_id, offset))
 
@@ -52,7 +55,12 @@ def _read_log(path: str, offset: int) -> tuple[str, int]:
             raw = stream.read(MAX_LOG_BYTES)
     except OSError:
         return "", offset
-    end = raw.rfind(b"\n") + 1 or (len(raw) if len(raw) == MAX_LOG_BYTES else 0)
-    text = raw[:end].decode("utf-8", "replace")
-    clean = "".join(c for c in text if c in "\n\t" or (c.isprintable() and ord(c) < 0x10000))
-    return clean[:MAX_LOG_BYTES], start + end
+    full = len(raw) == MAX_LOG_BYTES
+    while True:
+        end = raw.rfind(b"\n") + 1 or (len(raw) if full else 0)
+        text = raw[:end].decode("utf-8", "replace")
+        clean = "".join(c for c in text if c in "\n\t" or (c.isprintable() and ord(c) < 0x10000))
+        if len(json.dumps(clean)) <= MAX_JSON_BYTES:
+            return clean, start + end
+        # other scripts, and bytes that are no text, take up to six times their size in JSON
+        raw, full = raw[: end // 2], True

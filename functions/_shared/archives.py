@@ -2,45 +2,102 @@
 
 from __future__ import annotations
 
+import errno
+import lzma
 import os
 import posixpath
+import re
 import shutil
 import stat
 import tarfile
 import zipfile
-from typing import IO
+import zlib
+from typing import IO, Any
 
 from .results import StepFailed, shorten
 
 MAX_ENTRIES = 500_000
+MAX_HEADER_BYTES = 8 * 1024 * 1024
+MAX_LINK_BYTES = 4096
+# What a truncated, damaged or malicious archive makes the standard library raise.
+DAMAGE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)
 
 
-def unpack(archive: str, folder: str, limit_bytes: int) -> bool:
+def unpack(archive: str, name: str, folder: str, limit_bytes: int) -> bool:
     """Unpack a zip or tar archive into the empty ``folder``; False when the file is neither.
 
-    Absolute names, ``..``, devices, pipes, links that point outside, and more than ``limit_bytes`` of content
-    are refused with ``payload_refused``.
+    ``name`` is what the file is called: many formats are zip files inside (``.whl``, ``.pt``, ``.npz``), and
+    stay the files they are. Absolute names, ``..``, devices, pipes, links that point outside, and more than
+    ``limit_bytes`` of content are refused with ``payload_refused``.
     """
     try:
-        if tarfile.is_tarfile(archive):
-            with tarfile.open(archive) as tar:
+        if _is_tar(archive):
+            with open(archive, "rb") as stream, _Tar.open(fileobj=stream) as tar:
                 _unpack_tar(tar, folder, limit_bytes)
             return True
-        if zipfile.is_zipfile(archive):
+        if zipfile.is_zipfile(archive) and not _is_other_format(name):
             with zipfile.ZipFile(archive) as zipped:
                 _unpack_zip(zipped, folder, limit_bytes)
             return True
-    except (
-        tarfile.TarError,
-        zipfile.BadZipFile,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-    ) as error:
-        raise StepFailed(
-            "payload_refused", f"The payload's archive is damaged or encrypted: {error}."
-        ) from None
+    except DAMAGE as error:
+        raise _damaged(error) from None
+    except OSError as error:
+        # two entries that cannot stand beside each other, a name too long for a file system, damaged gzip
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise _damaged(error) from None
     return False
+
+
+def _damaged(error: Exception) -> StepFailed:
+    reason = getattr(error, "strerror", None) or error
+    return StepFailed(
+        "payload_refused",
+        f"The payload's archive is damaged, encrypted or cannot be unpacked: {shorten(str(reason), 160)}.",
+    )
+
+
+def _is_tar(archive: str) -> bool:
+    try:
+        with open(archive, "rb") as stream, _Tar.open(fileobj=stream) as tar:
+            return tar.next() is not None
+    except tarfile.ReadError:
+        return False
+
+
+def _is_other_format(name: str) -> bool:
+    extension = os.path.splitext(name)[1].lower()
+    return bool(re.fullmatch(r"\.[a-z][a-z0-9]*", extension)) and extension != ".zip"
+
+
+class _Bounded:
+    """A file whose reads are bounded: an archive's header may claim to be gigabytes long."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= MAX_HEADER_BYTES:
+            raise tarfile.HeaderError("a header is too long")
+        data: bytes = self.stream.read(size)
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+class _Tar(tarfile.TarFile):
+    def __init__(self, name: Any = None, mode: Any = "r", fileobj: Any = None, **kw: Any) -> None:
+        super().__init__(name, mode, _Bounded(fileobj), **kw)
 
 
 class _Budget:
@@ -54,7 +111,7 @@ class _Budget:
         if self.left < 0:
             raise StepFailed(
                 "payload_refused",
-                f"The payload unpacks to more than the site's limit of {self.limit_bytes} bytes.",
+                f"The payload is larger than the site's limit of {self.limit_bytes} bytes.",
             )
 
     def count(self) -> None:
@@ -72,6 +129,8 @@ def _inside(name: str, folder: str) -> str:
             f"The payload's archive has an entry that leaves its folder: {shorten(name, 120)}.",
         )
     place = os.path.join(folder, *(p for p in parts if p not in ("", ".")))
+    if place == folder:
+        return folder  # "./", with which most tar archives of a folder begin
     parent = os.path.realpath(os.path.dirname(place))
     if parent != folder and not parent.startswith(folder + os.sep):
         raise StepFailed(
@@ -101,6 +160,27 @@ def _write(source: IO[bytes], place: str, mode: int, budget: _Budget) -> None:
             budget.take(len(chunk))
             target.write(chunk)
     os.chmod(place, 0o755 if mode & stat.S_IXUSR else 0o644)
+
+
+def refuse_odd_files(root: str, limit_bytes: int) -> None:
+    """Raise unless ``root`` holds only files, folders and links that stay inside it, up to the limit."""
+    real = os.path.realpath(root)
+    budget = _Budget(limit_bytes)
+    for folder, folders, names in os.walk(root):
+        for name in [*folders, *names]:
+            path = os.path.join(folder, name)
+            shown = shorten(os.path.relpath(path, root), 120)
+            budget.count()
+            if os.path.islink(path):
+                target = os.path.realpath(path)
+                if target != real and not target.startswith(real + os.sep):
+                    raise StepFailed(
+                        "payload_refused", f"The payload has a link that leaves it: {shown}."
+                    )
+            elif os.path.isfile(path):
+                budget.take(os.path.getsize(path))
+            elif not os.path.isdir(path):
+                raise StepFailed("payload_refused", f"The payload has a device or pipe: {shown}.")
 
 
 def _unpack_tar(tar: tarfile.TarFile, folder: str, limit_bytes: int) -> None:
@@ -145,9 +225,12 @@ def _unpack_zip(zipped: zipfile.ZipFile, folder: str, limit_bytes: int) -> None:
         if entry.is_dir():
             os.makedirs(place, exist_ok=True)
         elif stat.S_ISLNK(mode):
-            target = zipped.read(entry).decode("utf-8", "surrogateescape")
+            with zipped.open(entry) as content:
+                target = content.read(MAX_LINK_BYTES).decode("utf-8", "surrogateescape")
             _check_link(entry.filename, target)
             os.makedirs(os.path.dirname(place), exist_ok=True)
+            if os.path.lexists(place):
+                os.unlink(place)
             os.symlink(target, place)
         else:
             with zipped.open(entry) as content:

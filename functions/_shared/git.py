@@ -79,7 +79,8 @@ def _git(arguments: list[str], site: dict[str, Any], cwd: str) -> str:
         "protocol.https.allow=always",
         # http only ever reaches hosts that the site lists: check_host refuses the others
         "protocol.http.allow=always",
-        "http.followRedirects=initial" if site["payload_hosts"] else "http.followRedirects=false",
+        # a redirect could lead to a host that check_host would refuse
+        "http.followRedirects=false",
         "core.hooksPath=/dev/null",
         "core.symlinks=true",
         "credential.helper=",
@@ -126,7 +127,8 @@ def _git(arguments: list[str], site: dict[str, Any], cwd: str) -> str:
         raise StepFailed(
             "payload_not_found",
             f"git could not read the payload's repository: {shorten(reason, 200) or 'no reason given'}.",
-            "Check 'payload.git'; the repository must be readable without a password.",
+            "Check 'payload.git', whose address may have to end with '.git'; the repository must be readable "
+            "without a password.",
             log_tail=done.stderr,
         )
     return done.stdout

@@ -19,6 +19,29 @@ TIMEOUT_S = 60
 MAX_REDIRECTS = 10
 
 
+class _PublicConnection(http.client.HTTPSConnection):
+    """Looks at the address it reached before it asks anything: a name may mean another one by then."""
+
+    def connect(self) -> None:
+        super().connect()
+        # through a tunnel the address is that of the site's own proxy
+        if getattr(self, "_tunnel_host", None):
+            return
+        address = str(self.sock.getpeername()[0])
+        if not _is_public(address):
+            self.close()
+            raise OSError(f"{self.host} leads to {address}, which is not a public address")
+
+
+class _PublicHTTPS(urllib.request.HTTPSHandler):
+    def __init__(self, context: ssl.SSLContext) -> None:
+        super().__init__(context=context)
+        self.context = context
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_PublicConnection, req, context=self.context)
+
+
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """Redirects are followed by hand, so that each new host is checked too."""
 
@@ -26,8 +49,8 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def check_host(url: str, site: dict[str, Any], code: str, what: str) -> None:
-    """Raise unless ``url`` is https to a public host, or to a host that the site's profile allows.
+def check_host(url: str, site: dict[str, Any], code: str, what: str) -> bool:
+    """Raise unless ``url`` is https to a public host, or to a host that the site's profile names (then True).
 
     A build endpoint stands inside a facility's network; without this rule a spec could read what only that
     network may see (cloud metadata services, internal web servers).
@@ -41,26 +64,34 @@ def check_host(url: str, site: dict[str, Any], code: str, what: str) -> None:
     netloc = parts.netloc
     allowed = {*site["payload_hosts"], *site["registry_mirrors"].values()}
     if netloc in allowed or host in allowed:
-        return
+        return True
     if parts.scheme != "https":
         raise StepFailed(code, f"{what} must be fetched by https, not {shorten(url, 120)}.")
     try:
         addresses = {info[4][0] for info in socket.getaddrinfo(host, parts.port or 443)}
     except (OSError, UnicodeError):
         if site["proxies"] or os.environ.get("https_proxy") or os.environ.get("HTTPS_PROXY"):
-            return  # only the proxy can resolve names here, and it applies the site's own rules
+            return (
+                False  # only the proxy can resolve names here, and it applies the site's own rules
+            )
         raise StepFailed(
             "network",
             f"The host {host} of {what[0].lower() + what[1:]} cannot be resolved from the endpoint.",
             "Check the address; if the site needs a proxy, its administrator sets 'proxies' in the site profile.",
         ) from None
     for address in addresses:
-        if not ipaddress.ip_address(str(address).split("%")[0]).is_global:
+        if not _is_public(str(address)):
             raise StepFailed(
                 code,
                 f"{what} points to {host}, which is not a public address.",
                 "The endpoint's administrator can allow a host by 'payload_hosts' in the site profile.",
             )
+    return False
+
+
+def _is_public(address: str) -> bool:
+    found = ipaddress.ip_address(address.split("%")[0])
+    return found.is_global and not found.is_multicast
 
 
 def open_url(
@@ -84,17 +115,15 @@ def open_url(
             f"The site profile's 'ca_bundle' {site['ca_bundle']} is not a readable file of certificates.",
             "Ask the endpoint's administrator to correct it.",
         ) from None
-    handlers: list[urllib.request.BaseHandler] = [
-        urllib.request.HTTPSHandler(context=context),
-        _NoRedirects(),
-    ]
-    if site["proxies"]:
-        schemes = {key: value for key, value in site["proxies"].items() if key != "no"}
-        handlers.append(urllib.request.ProxyHandler(schemes))
-    opener = urllib.request.build_opener(*handlers)
     origin = _origin(url)
     for _ in range(MAX_REDIRECTS):
-        check_host(url, site, code, what)
+        listed = check_host(url, site, code, what)
+        secure = urllib.request.HTTPSHandler(context=context) if listed else _PublicHTTPS(context)
+        handlers: list[urllib.request.BaseHandler] = [secure, _NoRedirects()]
+        if site["proxies"]:
+            schemes = {key: value for key, value in site["proxies"].items() if key != "no"}
+            handlers.append(urllib.request.ProxyHandler(schemes))
+        opener = urllib.request.build_opener(*handlers)
         request = urllib.request.Request(url, headers=headers or {}, method=method)  # noqa: S310 - check_host admits http(s) only
         try:
             answer: IO[bytes] = opener.open(request, timeout=TIMEOUT_S)

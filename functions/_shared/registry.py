@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import http.client
 import json
 import os
 import re
@@ -10,7 +12,6 @@ import urllib.error
 import urllib.parse
 from typing import IO, Any
 
-from .files import sha256_text
 from .grammars import split_image_reference
 from .network import open_url
 from .results import StepFailed, shorten
@@ -48,27 +49,45 @@ def resolve(reference: str, site: dict[str, Any], bootstrap: str) -> tuple[str, 
     scheme = "http" if host in site["registry_mirrors"].values() and _is_local(host) else "https"
     if host in site["payload_hosts"] and _is_local(host):
         scheme = "http"
+    may_log_in = credentials_are_for(host, site)
     url = f"{scheme}://{api}/v2/{repository}/manifests/{wanted}"
     headers = {"Accept": MANIFEST_TYPES}
     try:
-        answer = _ask(url, site, headers, repository)
+        with _ask(url, site, headers, repository, may_log_in) as answer:
+            found = answer.headers.get("Docker-Content-Digest")  # type: ignore[attr-defined]
+            if not found or not re.fullmatch(r"sha256:[0-9a-f]{64}", found):
+                found = "sha256:" + hashlib.sha256(answer.read(MAX_MANIFEST_BYTES)).hexdigest()
     except urllib.error.HTTPError as error:
+        error.close()
         raise _refused(error.code, shown, host, repository, wanted) from None
-    with answer:
-        found = answer.headers.get("Docker-Content-Digest")  # type: ignore[attr-defined]
-        if not found or not re.fullmatch(r"sha256:[0-9a-f]{64}", found):
-            body = answer.read(MAX_MANIFEST_BYTES)
-            found = "sha256:" + sha256_text(body.decode("utf-8"))
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise StepFailed(
+            "network", f"The registry {host} did not answer properly for {shown}: {error}."
+        ) from None
+    if digest and found != digest:
+        raise StepFailed(
+            "base_refused",
+            f"The registry {host} answers with {found} when asked for the base image {shown}.",
+            "The registry or its mirror is not to be trusted with this image.",
+        )
     return f"{host}/{repository}@{found}", found
 
 
-def _ask(url: str, site: dict[str, Any], headers: dict[str, str], repository: str) -> IO[bytes]:
+def credentials_are_for(host: str, site: dict[str, Any]) -> bool:
+    """Whether the site's registry password may be shown to ``host``: a spec can name any registry at all."""
+    return host in site["registry_login_hosts"] or host in site["registry_mirrors"].values()
+
+
+def _ask(
+    url: str, site: dict[str, Any], headers: dict[str, str], repository: str, may_log_in: bool
+) -> IO[bytes]:
     try:
         return open_url(url, site, "base_refused", "The base image", headers)
     except urllib.error.HTTPError as error:
         challenge = error.headers.get("WWW-Authenticate", "")
         if error.code != 401 or not challenge.lower().startswith("bearer "):
             raise
+        error.close()
         asked = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
         query = urllib.parse.urlencode(
             {"service": asked.get("service", ""), "scope": f"repository:{repository}:pull"}
@@ -76,15 +95,19 @@ def _ask(url: str, site: dict[str, Any], headers: dict[str, str], repository: st
         token_headers = {}
         user = os.environ.get("APPTAINER_DOCKER_USERNAME")
         secret = os.environ.get("APPTAINER_DOCKER_PASSWORD")
-        if user and secret:
+        if user and secret and may_log_in:
             pair = base64.b64encode(f"{user}:{secret}".encode()).decode()
             token_headers["Authorization"] = f"Basic {pair}"
         realm = asked.get("realm", "")
+        address = f"{realm}{'&' if '?' in realm else '?'}{query}"
         with open_url(
-            f"{realm}?{query}", site, "base_refused", "The base image's registry", token_headers
+            address, site, "base_refused", "The base image's registry", token_headers
         ) as answer:
             given = json.loads(answer.read(MAX_MANIFEST_BYTES))
-        token = given.get("token") or given.get("access_token") or ""
+        fields = given if isinstance(given, dict) else {}
+        token = str(fields.get("token") or fields.get("access_token") or "")
+        if not re.fullmatch(r"[\x21-\x7e]*", token):
+            raise ValueError("its token is not one word") from None
         return open_url(
             url,
             site,

@@ -23,6 +23,7 @@ SITE_KEYS: dict[str, tuple[type, ...]] = {
     "payload_limit_bytes": (int,),
     "ca_bundle": (str, type(None)),
     "registry_mirrors": (dict,),
+    "registry_login_hosts": (list,),
     "tools": (str, type(None)),
     "pip_index_url": (str, type(None)),
     "pip_extra_index_urls": (list,),
@@ -46,6 +47,8 @@ def load_site() -> dict[str, Any]:
         "payload_limit_bytes": DEFAULT_PAYLOAD_LIMIT_BYTES,
         "ca_bundle": None,
         "registry_mirrors": {},
+        # who may see APPTAINER_DOCKER_USERNAME and APPTAINER_DOCKER_PASSWORD
+        "registry_login_hosts": ["docker.io"],
         "tools": None,
         "pip_index_url": None,
         "pip_extra_index_urls": [],
@@ -77,7 +80,7 @@ def load_site() -> dict[str, Any]:
                     "site_invalid",
                     f"The site profile {path} has an unknown key '{key}'; known are {known}.",
                 )
-            if not isinstance(value, SITE_KEYS[key]):
+            if not _fits(key, value):
                 raise StepFailed(
                     "site_invalid",
                     f"The site profile {path} has a wrong value for '{key}': {value!r}.",
@@ -90,3 +93,16 @@ def load_site() -> dict[str, Any]:
     }
     site["root"] = os.path.realpath(os.path.expanduser(site["root"]))
     return site
+
+
+def _fits(key: str, value: Any) -> bool:
+    if not isinstance(value, SITE_KEYS[key]) or isinstance(value, bool):
+        return False
+    if isinstance(value, list):
+        return all(isinstance(item, str) for item in value)
+    if isinstance(value, dict):
+        needed = ("collection_id", "collection_path", "path") if key == "staging" else ()
+        return all(isinstance(item, str) for item in value.values()) and all(
+            name in value for name in needed
+        )
+    return True
