@@ -224,6 +224,33 @@ def test_a_dead_worker_is_told_and_replaced(local_globus: LocalGlobus) -> None:
     assert value(local_globus.call(ECHO, "alive", **config))[0] == ["alive"]
 
 
+def test_a_killed_user_endpoint_is_told_and_replaced(local_globus: LocalGlobus) -> None:
+    source = (
+        "def end_all():\n"
+        "    import os, signal, time\n"
+        "    os.kill(os.getppid(), signal.SIGKILL)\n"
+        "    time.sleep(600)\n"
+    )
+    config = {"user_endpoint_config": {"profile": "build"}}
+    document = local_globus.call(source, **config)
+    assert document["status"] == "failed"
+    assert document["exception"].startswith("The user endpoint process ended while this task")
+    assert "endpoint.log" in document["exception"]
+    assert value(local_globus.call(ECHO, "alive", **config))[0] == ["alive"]
+
+
+def test_an_idle_engine_ends_and_comes_back(own_globus: Callable[..., LocalGlobus]) -> None:
+    globus = own_globus()
+    template = globus.home.endpoint_dir / "user_config_template.yaml.j2"
+    # The shortest that the endpoint package lets one set: one heartbeat of five seconds.
+    short = template.read_text().replace("heartbeat_period: 30", "heartbeat_period: 5")
+    template.write_text(short.replace("idle_heartbeats_soft: 20", "idle_heartbeats_soft: 1"))
+    source = "def parent():\n    import os\n    return os.getppid()\n"
+    first = value(globus.call(source))
+    until(lambda: not os.path.exists(f"/proc/{first}"))
+    assert value(globus.call(source)) != first
+
+
 def test_pickled_code_is_not_loaded_by_the_build_profiles(local_globus: LocalGlobus) -> None:
     body = {"function_name": "f", "function_code": "9\n01\ngASVBA"}
     function_id = local_globus.compute_v3.register_function(body)["function_uuid"]

@@ -41,13 +41,19 @@ class Channel:
     """The pipes to the server, kept away from the prints of users' functions."""
 
     def __init__(self) -> None:
-        self._reader = os.fdopen(os.dup(0), "rb")
-        self._writer = os.fdopen(os.dup(1), "wb", buffering=0)
+        self._pipes = (os.dup(0), os.dup(1))
+        self._reader = os.fdopen(self._pipes[0], "rb")
+        self._writer = os.fdopen(self._pipes[1], "wb", buffering=0)
         self._lock = threading.Lock()
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, 0)
-        os.close(nothing)
+        self._nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(self._nothing, 0)
         os.dup2(2, 1)
+        # Pool workers are forked: while one held a pipe, the server would not learn of our end.
+        os.register_at_fork(after_in_child=self._let_go)
+
+    def _let_go(self) -> None:
+        for pipe in self._pipes:
+            os.dup2(self._nothing, pipe, inheritable=False)
 
     def receive(self) -> framing.Message | None:
         return framing.read(self._reader)
