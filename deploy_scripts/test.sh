@@ -53,6 +53,17 @@ summary() {
 BASE_IMAGES=(--all)
 prepare_machine test test.sh "$@"
 
+# The Compute SDK knows one port only, and one local Globus at a time can hold it.
+QUICKSTART_HOME="${CIB_FLOWS_HOME:-$(state_folder)/local}"
+
+quickstart_program() { # quickstart_program ARGS...: the program of an earlier quickstart of this user
+    "$(state_folder)/venv/bin/cib-flows" local "$@" --home "$QUICKSTART_HOME"
+}
+
+quickstart_runs() {
+    [ -e "$QUICKSTART_HOME/server.json" ] && quickstart_program status >/dev/null 2>&1
+}
+
 VENV="$(state_folder)/venv-test"
 SITE="$(state_folder)/site-test.json"
 mkdir -p "$(state_folder)"
@@ -64,6 +75,11 @@ stage "base images" base_images
 stage "site profile" write_site_profile "$VENV" "$SITE"
 # The tests' own local Globus starts from this profile: certificates, mirrors, tools of this machine.
 export CIB_TEST_SITE="$SITE"
+
+if quickstart_runs; then
+    stage "stop the quickstart's local Globus meanwhile" quickstart_program stop
+    trap 'quickstart_program start --site "$(state_folder)/site.json" >>"$CIB_LOG_FILE" 2>&1' EXIT
+fi
 
 if [ $# -gt 0 ]; then
     check "pytest $*" pytest -q "$@"

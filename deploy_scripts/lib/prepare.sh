@@ -114,13 +114,29 @@ base_images() { # waits for those under way, makes what is missing
     bash "$CIB_DEPLOY_DIR/base_registry.sh" start "${BASE_IMAGES[@]}"
 }
 
+lend_tools() { # lend_tools VENV FOLDER: what builds use from outside the image: uv, and rattler for conda
+    local site_packages rattler version
+    mkdir -p "$2"
+    if [ -x "$1/bin/uv" ] && ! cmp -s "$1/bin/uv" "$2/uv"; then
+        cp "$1/bin/uv" "$2/.uv"
+        mv "$2/.uv" "$2/uv" # in one step: a build may be running the old one
+    fi
+    site_packages="$("$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')"
+    rattler="$(find "$site_packages" -maxdepth 1 -name 'py_rattler-*.dist-info' -print -quit)"
+    version="$(basename "$rattler" .dist-info)"
+    if [ -n "$rattler" ] && [ "$(cat "$2/rattler.version" 2>/dev/null)" != "$version" ]; then
+        rm -rf "$2/rattler" "$2/.rattler"
+        mkdir "$2/.rattler"
+        cp -a "$site_packages/rattler" "$2/.rattler/"
+        mv "$2/.rattler" "$2/rattler"
+        printf '%s\n' "$version" >"$2/rattler.version"
+    fi
+}
+
 write_site_profile() { # write_site_profile VENV FILE: what an administrator would say about this machine
     local venv=$1 file=$2 tools mirror
     tools="$(state_folder)/tools"
-    mkdir -p "$tools"
-    if [ -x "$venv/bin/uv" ] && ! cmp -s "$venv/bin/uv" "$tools/uv"; then
-        cp "$venv/bin/uv" "$tools/.uv" && mv "$tools/.uv" "$tools/uv"
-    fi
+    lend_tools "$venv" "$tools"
     mirror="$(bash "$CIB_DEPLOY_DIR/base_registry.sh" url)"
     "$venv/bin/python" "$CIB_DEPLOY_DIR/lib/site_profile.py" "$file" --tools "$tools" \
         ${mirror:+--docker-mirror "$mirror"}
