@@ -34,6 +34,7 @@ from cib_flows.local.compute.provider import ComputeProvider
 from cib_flows.local.compute.routes import compute_routes
 from cib_flows.local.compute.service import ComputeService
 from cib_flows.local.database import Database
+from cib_flows.local.endpoint_files import install_endpoint
 from cib_flows.local.flows import FlowsService
 from cib_flows.local.home import Home, ServerRecord
 from cib_flows.local.transfer.provider import transfer_providers
@@ -124,7 +125,7 @@ class LocalGlobus:
     def __init__(self, home: Home, record: Callable[[], ServerRecord]) -> None:
         self.home = home
         client = home.prepare()
-        home.write_site()
+        install_endpoint(home, home.write_site())
         self.database = Database(home.database_path)
         self.auth = AuthService(client, home.token(), self.database)
         self.broker = Broker()

@@ -53,6 +53,9 @@ class ScriptedEngines:
     def warm(self) -> None:
         pass
 
+    def remove_old_run_dirs(self) -> None:
+        pass
+
     def succeed(self, task: EngineTask, output: str) -> None:
         body = {"message_type": "result", "data": {"task_id": task.task_id, "data": output}}
         self._service._on_result(task.task_id, json.dumps(body))
