@@ -1,0 +1,177 @@
+"""A site on a temporary folder, servers on loopback, and an ``apptainer`` that does as it is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cib_flows.functions._shared.site import load_site
+from cib_flows.functions.render_recipe import render_recipe
+
+Answer = tuple[int, dict[str, str], bytes]
+BASE_DIGEST = "sha256:" + "a" * 64
+NO_PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the machine that runs the tests: no proxies, no site, no other Apptainer."""
+    for name in list(os.environ):
+        if name.lower() in NO_PROXIES or name.startswith(
+            ("APPTAINER", "SINGULARITY", "CIB_FLOWS_")
+        ):
+            monkeypatch.delenv(name)
+
+
+@dataclass
+class Site:
+    """A site profile in a file, named by the environment; ``set`` changes it."""
+
+    path: Path
+    root: Path
+    fields: dict[str, Any] = field(default_factory=dict)
+
+    def set(self, **fields: Any) -> None:
+        self.fields.update(fields)
+        self.path.write_text(json.dumps(self.fields))
+
+    def loaded(self) -> dict[str, Any]:
+        return load_site()
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    root = tmp_path / "root"
+    root.mkdir()
+    made = Site(tmp_path / "site.json", root)
+    made.set(root=str(root), name="test")
+    monkeypatch.setenv("CIB_FLOWS_SITE", str(made.path))
+    return made
+
+
+@pytest.fixture
+def run_id() -> str:
+    return str(uuid.uuid4())
+
+
+@dataclass
+class Server:
+    """An HTTP server on loopback; ``answer`` decides, ``requests`` remembers (method, path, headers)."""
+
+    host: str
+    requests: list[tuple[str, str, dict[str, str]]]
+    answer: Callable[[str, str, dict[str, str]], Answer]
+    body: bytes = b""
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}"
+
+
+def serve(answer: Callable[[str, str, dict[str, str]], Answer]) -> Iterator[Server]:
+    requests: list[tuple[str, str, dict[str, str]]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            headers = {key.lower(): value for key, value in self.headers.items()}
+            requests.append((self.command, self.path, headers))
+            length = int(headers.get("content-length", "0"))
+            made.body = self.rfile.read(length)
+            status, given, body = made.answer(self.command, self.path, headers)
+            self.send_response(status)
+            if not {"Content-Length", "Transfer-Encoding"} & given.keys():
+                self.send_header("Content-Length", str(len(body)))
+            for key, value in given.items():
+                self.send_header(key, value)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_HEAD = do_POST = do_GET
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    made = Server(f"127.0.0.1:{server.server_port}", requests, answer)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield made
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def web(site: Site) -> Iterator[Server]:
+    """A server that the site's profile lists."""
+    for made in serve(lambda *_: (404, {}, b"")):
+        site.set(payload_hosts=[made.host])
+        yield made
+
+
+@pytest.fixture
+def other_web() -> Iterator[Server]:
+    """A server that no site knows."""
+    yield from serve(lambda *_: (200, {}, b"secret of the inner network"))
+
+
+@pytest.fixture
+def registry(site: Site) -> Iterator[Server]:
+    """A mirror of Docker Hub in which every tag exists."""
+
+    def answer(_: str, path: str, __: dict[str, str]) -> Answer:
+        if path.endswith("/missing"):
+            return 404, {}, b""
+        return 200, {"Docker-Content-Digest": BASE_DIGEST}, b"{}"
+
+    for made in serve(answer):
+        site.set(registry_mirrors={"docker.io": made.host})
+        yield made
+
+
+@dataclass
+class Run:
+    """One run that has been rendered, as a flow would have it."""
+
+    id: str
+    site: Site
+    rendered: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        return self.site.root / "runs" / self.id
+
+    @property
+    def work(self) -> Path:
+        return self.site.root / "work" / self.id
+
+    @property
+    def recipe_sha256(self) -> str:
+        return str(self.rendered["recipe_sha256"])
+
+
+@pytest.fixture
+def start(site: Site, registry: Server) -> Callable[..., Run]:
+    """Render a spec, of which the fields given replace those of a minimal plain image."""
+
+    def started(**fields: Any) -> Run:
+        spec = {"name": "demo", "base": {"image": "debian:12-slim"}, "worker": "none", **fields}
+        run_id = str(uuid.uuid4())
+        rendered = render_recipe(spec, run_id)
+        assert rendered["ok"] is True, rendered
+        return Run(run_id, site, rendered)
+
+    return started
