@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from typing import Any
+
+from cib_flows.flow.language import OPERATORS
+from cib_flows.flow.timestamps import timestamp
 
 from . import paths
 
-__all__ = ["COMBINATORS", "OPERATORS", "choose", "timestamp"]
-
-
-def timestamp(text: Any) -> datetime | None:
-    """The moment an RFC 3339 text with a time zone names; None for anything else."""
-    if not isinstance(text, str) or "T" not in text.upper():
-        return None
-    try:
-        moment = datetime.fromisoformat(_fraction_of_six(text.upper().replace("Z", "+00:00")))
-    except ValueError:
-        return None
-    return moment if moment.tzinfo is not None else None
-
-
-def _fraction_of_six(text: str) -> str:
-    # Python 3.10 reads fractions of three or six digits only.
-    return re.sub(r"\.(\d+)", lambda match: "." + match.group(1)[:6].ljust(6, "0"), text)
+__all__ = ["choose"]
 
 
 def _number(value: Any) -> int | float | None:
@@ -97,17 +83,7 @@ TESTING: dict[str, Callable[[Any], bool]] = {
     "IsBoolean": lambda value: isinstance(value, bool),
     "IsTimestamp": lambda value: timestamp(value) is not None,
 }
-# What the operand of each operator must be, for the checks of a definition.
-OPERATORS: dict[str, str] = {
-    **dict.fromkeys((f"{known}Path" for known in COMPARING if known != "StringMatches"), "path"),
-    **dict.fromkeys(("BooleanEquals", *TESTING), "boolean"),
-    "StringMatches": "string",
-    **{name: "number" for name in COMPARING if name.startswith("Numeric")},
-    **{name: "string" for name in COMPARING if name.startswith("String")},
-    **{name: "timestamp" for name in COMPARING if name.startswith("Timestamp")},
-}
 Find = Callable[[str], Any]
-COMBINATORS = frozenset({"And", "Or", "Not"})
 
 
 def choose(

@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import ast
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
 from typing import Any
 
 import simpleeval
+
+from cib_flows.flow.expressions import PATH_NAME, expression_problem, parsed, short
 
 from . import paths
 from .bounds import MAX_LENGTH, Budget, TooMuch, bounded_number, operators
 from .errors import StateError
 
 __all__ = ["evaluate", "expression_problem"]
-
-MAX_EXPRESSION_LENGTH = 16_384
-MAX_DEPTH = 60
 
 METHODS: dict[type, frozenset[str]] = {
     str: frozenset(
@@ -41,58 +38,6 @@ METHODS: dict[type, frozenset[str]] = {
     tuple: frozenset({"count", "index"}),
 }
 
-# Text in quotes stays as it is; a JSONPath in backticks becomes a name.
-_QUOTED_OR_PATH = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|`([^`]*)`""", re.DOTALL)
-_PATH_NAME = "__path_{}"
-
-
-@lru_cache(maxsize=1024)
-def _parsed(expression: str) -> tuple[ast.expr, tuple[str, ...]]:
-    """The syntax tree, and the backticked paths in the order of their stand-in names."""
-    if len(expression) > MAX_EXPRESSION_LENGTH:
-        raise TooMuch(f"it has {len(expression)} characters; {MAX_EXPRESSION_LENGTH} are allowed")
-    found: list[str] = []
-
-    def stand_in(match: re.Match[str]) -> str:
-        if match.group(1) is None:
-            return match.group(0)
-        problem = paths.path_problem(match.group(1))
-        if problem is not None:
-            raise TooMuch(problem)
-        found.append(match.group(1))
-        return f"({_PATH_NAME.format(len(found) - 1)})"
-
-    source = _QUOTED_OR_PATH.sub(stand_in, expression).strip()
-    tree = ast.parse(source, mode="eval").body
-    _check_depth(tree)
-    return tree, tuple(found)
-
-
-def _check_depth(tree: ast.AST) -> None:
-    level: list[ast.AST] = [tree]
-    for _ in range(MAX_DEPTH):
-        level = [child for node in level for child in ast.iter_child_nodes(node)]
-        if not level:
-            return
-    raise TooMuch("it is nested too deeply")
-
-
-def expression_problem(expression: Any) -> str | None:
-    """One sentence on why ``expression`` can never be evaluated, or None."""
-    if not isinstance(expression, str):
-        return f"an expression must be a string, not {expression!r}"
-    try:
-        _parsed(expression)
-    except (
-        SyntaxError,
-        ValueError,
-        RecursionError,
-        MemoryError,
-        simpleeval.InvalidExpression,
-    ) as error:
-        return f"the expression {_short(expression)} cannot be read: {_reason(error)}"
-    return None
-
 
 def evaluate(expression: str, document: Any, context: Mapping[str, Any]) -> Any:
     """The JSON value of ``expression``.
@@ -102,7 +47,7 @@ def evaluate(expression: str, document: Any, context: Mapping[str, Any]) -> Any:
     problem = expression_problem(expression)
     if problem is not None:
         raise StateError("States.IntrinsicFailure", problem[0].upper() + problem[1:] + ".")
-    tree, found = _parsed(expression)
+    tree, found = parsed(expression)
     try:
         budget = Budget()
         names, functions = _Names(document, context, found), _functions(document, context, budget)
@@ -116,7 +61,7 @@ def evaluate(expression: str, document: Any, context: Mapping[str, Any]) -> Any:
     except Exception as error:
         raise StateError(
             "States.IntrinsicFailure",
-            f"The expression {_short(expression)} cannot be evaluated: {_reason(error)}.",
+            f"The expression {short(expression)} cannot be evaluated: {_reason(error)}.",
         ) from error
 
 
@@ -128,7 +73,7 @@ class _Names(Mapping[str, Any]):
         self._document = document
         self._context = context
         self._keys = {**document, paths.CONTEXT: context} if isinstance(document, dict) else {}
-        self._paths = {_PATH_NAME.format(number): path for number, path in enumerate(found)}
+        self._paths = {PATH_NAME.format(number): path for number, path in enumerate(found)}
 
     def __getitem__(self, name: str) -> Any:
         if name in self._paths:
@@ -294,10 +239,6 @@ def _json_value(value: Any) -> Any:
             raise TypeError(f"the key {wrong!r} is not a string")
         return {key: _json_value(item) for key, item in value.items()}
     raise TypeError(f"its value is a {type(value).__name__}, which is not JSON")
-
-
-def _short(expression: str) -> str:
-    return repr(expression if len(expression) <= 200 else expression[:200] + "…")
 
 
 def _reason(error: BaseException) -> str:

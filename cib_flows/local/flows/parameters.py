@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cib_flows.flow.language import PRIVATE_PARAMETERS, bare
+
 from . import expressions, paths
 
-__all__ = ["PRIVATE_PARAMETERS", "SECRET_KEYS", "build", "uses_expressions", "without_private"]
+__all__ = ["SECRET_KEYS", "build", "uses_expressions", "without_private"]
 
-PRIVATE_PARAMETERS = "__Private_Parameters"
 # Role tokens travel in the run's input under this key.
 SECRET_KEYS = frozenset({"_tokens"})
 PRIVATE_PREFIX = "_private"
@@ -26,13 +27,13 @@ def build(template: Any, document: Any, context: Mapping[str, Any]) -> tuple[Any
         return [value for value, _ in pairs], [shown for _, shown in pairs]
     if not isinstance(template, dict):
         return template, template
-    private = {_bare(name) for name in template.get(PRIVATE_PARAMETERS, ())}
+    private = {bare(name) for name in template.get(PRIVATE_PARAMETERS, ())}
     used: dict[str, Any] = {}
     shown: dict[str, Any] = {}
     for key, item in template.items():
         if key == PRIVATE_PARAMETERS:
             continue
-        name = _bare(key)
+        name = bare(key)
         if key.endswith(".$"):
             value = paths.read(item, document, context)
             visible = without_private(value)
@@ -45,10 +46,6 @@ def build(template: Any, document: Any, context: Mapping[str, Any]) -> tuple[Any
         if name not in private and not _is_private(name):
             shown[name] = visible
     return used, shown
-
-
-def _bare(key: str) -> str:
-    return key[:-2] if key.endswith((".$", ".=")) else key
 
 
 def uses_expressions(template: Any) -> bool:

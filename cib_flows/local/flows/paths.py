@@ -1,20 +1,23 @@
-"""JSONPath: reading from a run's document, and the reference paths that results are written to."""
+"""Reading from a run's document by JSONPath, and writing results to reference paths."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
-from jsonpath import JSONPath, JSONPathEnvironment, JSONPathError
+from cib_flows.flow.paths import (
+    CONTEXT,
+    Step,
+    begins_in_context,
+    compiled,
+    path_problem,
+    reference_path_problem,
+    reference_steps,
+)
 
 from .errors import StateError
 
 __all__ = ["CONTEXT", "MISSING", "find", "path_problem", "read", "reference_path_problem", "write"]
-
-CONTEXT = "_context"
-MAX_PATH_LENGTH = 2000
-Step = str | int
 
 
 class _Missing:
@@ -25,56 +28,15 @@ class _Missing:
 MISSING: Any = _Missing()
 
 
-class _Environment(JSONPathEnvironment):
-    def setup_function_extensions(self) -> None:
-        super().setup_function_extensions()
-        # A regular expression from a flow could occupy the whole service.
-        for name in ("match", "search"):
-            self.function_extensions.pop(name, None)
-
-
-_environment = _Environment(strict=True)
-
-
-@lru_cache(maxsize=2048)
-def _compiled(path: str) -> JSONPath:
-    compiled = _environment.compile(path)
-    # Compound paths need an operator that the strict grammar does not have.
-    assert isinstance(compiled, JSONPath)
-    return compiled
-
-
-def path_problem(path: Any) -> str | None:
-    """One sentence on why ``path`` is not a JSONPath, or None when it is one."""
-    if not isinstance(path, str):
-        return f"a JSONPath must be a string, not {path!r}"
-    if not path.startswith("$"):
-        return f"a JSONPath begins with '$': {path!r}"
-    if len(path) > MAX_PATH_LENGTH:
-        return f"a JSONPath may have {MAX_PATH_LENGTH} characters, not {len(path)}"
-    if path.count("..") > 1:
-        # Each further one multiplies the work by the size of the document.
-        return f"a JSONPath may descend with '..' once: {path!r}"
-    try:
-        _compiled(path)
-    except JSONPathError as error:
-        # Some of the library's errors fail when turned into text; the first argument never does.
-        reason = error.args[0] if error.args else "it does not parse"
-        return f"{path!r} is not a JSONPath: {reason}"
-    except RecursionError:
-        return f"{path[:80]!r}… is nested too deeply"
-    return None
-
-
 def find(path: str, document: Any, context: Mapping[str, Any] | None = None) -> Any:
     """What ``path`` selects: the value of a path without wildcards, the list of matches of one with
     them, and :data:`MISSING` when nothing matches. ``$._context`` is looked up in ``context``."""
-    compiled = _compiled(path)
-    root = {CONTEXT: context} if _begins_in_context(compiled) else document
-    matches = [match.obj for match in compiled.finditer(root)]
+    query = compiled(path)
+    root = {CONTEXT: context} if begins_in_context(path) else document
+    matches = [match.obj for match in query.finditer(root)]
     if not matches:
         return MISSING
-    return matches[0] if compiled.singular_query() else matches
+    return matches[0] if query.singular_query() else matches
 
 
 def read(path: str, document: Any, context: Mapping[str, Any] | None = None) -> Any:
@@ -94,42 +56,6 @@ def read(path: str, document: Any, context: Mapping[str, Any] | None = None) -> 
     return value
 
 
-def _begins_in_context(compiled: JSONPath) -> bool:
-    if not compiled.segments or len(compiled.segments[0].selectors) != 1:
-        return False
-    return getattr(compiled.segments[0].selectors[0], "name", None) == CONTEXT
-
-
-def _steps(path: str) -> list[Step] | None:
-    """The names and indices of a reference path; None when the path selects in any other way."""
-    compiled = _compiled(path)
-    if not compiled.singular_query():
-        return None
-    steps: list[Step] = []
-    for segment in compiled.segments:
-        (selector,) = segment.selectors
-        step = getattr(selector, "name", getattr(selector, "index", None))
-        if not isinstance(step, (str, int)):
-            return None
-        steps.append(step)
-    return steps
-
-
-def reference_path_problem(path: Any) -> str | None:
-    """One sentence on why ``path`` cannot be a ``ResultPath``, or None when it can."""
-    problem = path_problem(path)
-    if problem is not None:
-        return problem
-    steps = _steps(path)
-    if steps is None:
-        return (
-            f"a ResultPath may only hold names and indices, no wildcard, slice or filter: {path!r}"
-        )
-    if steps and steps[0] == CONTEXT:
-        return "a ResultPath may not lie in $._context, which is read-only"
-    return None
-
-
 def write(path: str, document: Any, value: Any) -> Any:
     """``document`` with ``value`` at the reference path ``path``; the given document is left as it
     is.
@@ -141,7 +67,7 @@ def write(path: str, document: Any, value: Any) -> Any:
     problem = reference_path_problem(path)
     if problem is not None:
         raise StateError("States.ResultPathMatchFailure", problem)
-    return _written(document, _steps(path) or [], value, path)
+    return _written(document, reference_steps(path) or [], value, path)
 
 
 def _written(container: Any, steps: list[Step], value: Any, path: str) -> Any:

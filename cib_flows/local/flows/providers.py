@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["action_url", "given_scope", "normal_url", "run_as", "scope"]
+__all__ = ["action_url", "given_scope", "handler_problem", "normal_url", "run_as", "scope"]
 
 State = Mapping[str, Any]
 
@@ -17,6 +17,14 @@ SCOPES = {
         "https://auth.globus.org/scopes/b3db7e59-a6f1-4947-95c2-59d6b7a70f8c/action_all"
     ),
 }
+
+
+def handler_problem(state: State) -> str | None:
+    """Why the local Globus cannot run the state's handler, or None."""
+    handler = state.get("Handler")
+    if handler is None or (isinstance(handler, dict) and handler.get("Type") == "ActionProvider"):
+        return None
+    return "the local Globus runs handlers of type 'ActionProvider' only, no registered APIs"
 
 
 def action_url(state: State) -> str:

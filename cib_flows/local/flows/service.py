@@ -16,7 +16,7 @@ from . import documents, paging, roles, routes, submissions
 from .errors import Refusal, unprocessable
 from .interpreter import Interpreter
 from .parameters import without_private
-from .providers import action_url, given_scope, run_as, scope
+from .providers import action_url, given_scope, handler_problem, run_as, scope
 from .store import ENDED, Flow, LogEntry, Run, RunSummary, Store, now_text
 
 __all__ = ["FlowsService"]
@@ -330,6 +330,9 @@ class FlowsService:
         return entries[0][1] if entries else None
 
     def _action_problem(self, state: Mapping[str, Any]) -> str | None:
+        problem = handler_problem(state)
+        if problem is not None:
+            return problem
         url = action_url(state)
         # With a scope of its own the real service asks nobody; the run will fail if nobody answers
         # then.

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from cib_flows.flow.timestamps import timestamp
 from cib_flows.local.actions import ActionStatus, Identity
 
 from . import choice, parameters, paths
@@ -171,7 +172,7 @@ def wait_end(state: State, document: Document, context: Context, now: float) -> 
                 f" {value!r}.",
             )
         return now + value
-    moment = choice.timestamp(value)
+    moment = timestamp(value)
     if moment is None:
         raise StateError(
             "States.ParameterPathFailure",

@@ -11,8 +11,9 @@ import jsonschema
 import referencing
 import referencing.exceptions
 
+from cib_flows.flow.definition import definition_problems
+
 from . import roles
-from .definition import Problem, definition_problems
 from .errors import Refusal, unprocessable
 from .states import MAX_DOCUMENT_BYTES
 
@@ -62,6 +63,7 @@ DEFAULTS: dict[str, Any] = {
     "authentication_policy_id": None,
 }
 
+Problem = dict[str, Any]
 KnowsAction = Callable[[Mapping[str, Any]], "str | None"]
 
 
@@ -105,7 +107,7 @@ def flow_problems(given: Mapping[str, Any], knows: KnowsAction) -> list[Problem]
         problems += _keyword_problems(given["keywords"])
     problems += _role_problems(given, FLOW_ROLES)
     if "definition" in given:
-        found = definition_problems(given["definition"])
+        found = [problem.document() for problem in definition_problems(given["definition"])]
         problems += found or list(_provider_problems(given["definition"], knows))
     if "input_schema" in given:
         problems += _schema_problems(given["input_schema"])

@@ -1,0 +1,1 @@
+"""Flow definitions on the client: checked, explained and drawn, without any service."""
