@@ -10,8 +10,9 @@ from typing import Any
 
 from ._shared.conda_install import CONDA_INSTALL_SOURCE
 from ._shared.diagnostics import diagnose
-from ._shared.files import remove_tree, sha256_file, tail_of, write_text
+from ._shared.files import read_lent, remove_tree, sha256_file, tail_of, write_text
 from ._shared.processes import clean_environment, run_guarded
+from ._shared.registry import credentials_are_for
 from ._shared.results import StepFailed, run_step, shorten
 from ._shared.run_folder import RunFolder
 from ._shared.run_versions import find_apptainer
@@ -113,8 +114,11 @@ def _lend(
     return binds
 
 
-def _build_environment(site: dict[str, Any], scratch: str) -> dict[str, str]:
+def _build_environment(site: dict[str, Any], plan: dict[str, Any], scratch: str) -> dict[str, str]:
     environment = clean_environment(site)
+    if not credentials_are_for(plan["base"]["resolved"].split("/")[0], site):
+        for key in ("APPTAINER_DOCKER_USERNAME", "APPTAINER_DOCKER_PASSWORD"):
+            environment.pop(key, None)
     temporary = os.path.join(scratch, "tmp")
     os.mkdir(temporary)
     cache = site["cachedir"] or os.path.join(site["root"], "cache", "apptainer")
@@ -156,7 +160,7 @@ def _run_engine(
 ) -> dict[str, Any]:
     exchange = os.path.join(scratch, "exchange")
     binds = _lend(site, exchange, plan, folder)
-    environment = _build_environment(site, scratch)
+    environment = _build_environment(site, plan, scratch)
     finished = f"{folder.image}.new"
     command = [engine, "build", "--force", *binds]
     if os.geteuid() == 0:
@@ -202,11 +206,7 @@ def _run_engine(
 def _phase(exchange: str, log: str) -> str:
     if "Creating SIF file" in tail_of(log, 2000):
         return "image"
-    try:
-        with open(os.path.join(exchange, "phase"), encoding="utf-8") as stream:
-            phase = stream.read(40).strip()
-    except OSError:
-        return "base"
+    phase = read_lent(os.path.join(exchange, "phase"), 40).strip()
     return phase if phase in PHASES else "base"
 
 
@@ -232,11 +232,7 @@ def _failure(
 
 def _refusal(exchange: str) -> tuple[str, str, str] | None:
     """What the recipe itself refused, by the file that it leaves for us."""
-    try:
-        with open(os.path.join(exchange, "refusal"), encoding="utf-8", errors="replace") as stream:
-            code, message = stream.read(4000).split("\n", 1)
-    except (OSError, ValueError):
-        return None
+    code, _, message = read_lent(os.path.join(exchange, "refusal"), 4000).partition("\n")
     hints = {
         "apt_missing": "Take a base image of Debian or Ubuntu, or leave 'apt' out.",
         "command_failed": "Correct the entry in 'commands'; the log shows what it printed.",

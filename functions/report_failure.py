@@ -12,6 +12,7 @@ from ._shared.site import load_site
 
 STEPS = {
     "render_recipe": "The recipe could not be made",
+    "transfer_payload": "The payload could not be transferred",
     "fetch_payload": "The payload could not be fetched",
     "build_image": "The image could not be built",
     "verify_image": "The image was built but did not pass its verification",
@@ -65,11 +66,11 @@ def _report(
 
 def _cause(caught: Any, transfer: Any, outputs: list[dict[str, Any]]) -> tuple[str, dict[str, str]]:
     """The first step that failed, and why. The keys of a caught error are not documented: it is read as text."""
-    last_done = ""
+    done: dict[str, dict[str, Any]] = {}
     for entry in outputs:
         output = entry.get("output")
         if isinstance(output, dict) and output.get("ok") is True:
-            last_done = entry["step"]
+            done[entry["step"]] = output
         elif isinstance(output, dict) and isinstance(output.get("error"), dict):
             error = {key: str(output["error"].get(key, "")) for key in
                      ("code", "message", "hint", "log_path", "log_tail")}  # fmt: skip
@@ -93,8 +94,7 @@ def _cause(caught: Any, transfer: Any, outputs: list[dict[str, Any]]) -> tuple[s
             f"Globus Transfer could not bring the payload{text}.",
             "Check 'payload_collection' and that you may read it; the run's log holds the whole answer.",
         ).as_json()
-    names = list(STEPS)
-    failed = names[min(names.index(last_done) + 1, len(names) - 1)] if last_done else names[0]
+    failed = _next_step(done, transfer is not None)
     text = caught if isinstance(caught, str) else json.dumps(caught)
     if caught and "ActionTimeout" in text:
         return failed, StepFailed(
@@ -114,6 +114,22 @@ def _cause(caught: Any, transfer: Any, outputs: list[dict[str, Any]]) -> tuple[s
         "This is likely a bug; please report it with the run's log.",
         log_tail=text,
     ).as_json()
+
+
+def _next_step(done: dict[str, dict[str, Any]], transferred: bool) -> str:
+    """The step that the run had reached: the first of its way that has left no output."""
+    rendered = done.get("render_recipe", {})
+    kind = rendered.get("payload_kind")
+    way = ["render_recipe"]
+    if not rendered.get("cached"):
+        if kind == "collection" and not transferred:
+            way.append("transfer_payload")
+        if kind != "none":
+            way.append("fetch_payload")
+        if not done.get("fetch_payload", {}).get("cached"):
+            way += ["build_image", "verify_image"]
+    way.append("register_container")
+    return next((step for step in way if step not in done), way[-1])
 
 
 def _reason(text: str) -> str:

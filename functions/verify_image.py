@@ -5,16 +5,15 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import signal
-import subprocess
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ._shared.files import sha256_file
+from ._shared.files import sha256_file, tail_of
 from ._shared.grammars import pip_name
 from ._shared.probe import PROBE_SOURCE
-from ._shared.processes import clean_environment
+from ._shared.processes import clean_environment, run_guarded
 from ._shared.results import StepFailed, last_bytes, run_step, shorten
 from ._shared.run_folder import RunFolder
 from ._shared.run_versions import engine_version, find_apptainer
@@ -26,6 +25,8 @@ CONTAINED = ["run", "--containall", "--cleanenv", "--no-eval", "--pwd", "/"]
 # Arguments that a careless runscript would split, expand or drop.
 TRICKY_ARGUMENTS = ["plain", "two words", 'it\'s "quoted"', "$HOME *", ""]
 WORKER_PROGRAM = "globus-compute-endpoint"
+MAX_PRINTED_BYTES = 1024 * 1024
+LOG_BYTES = 8000
 
 
 def verify_image(run_id: str, sif_sha256: str) -> dict[str, Any]:
@@ -38,13 +39,43 @@ def verify_image(run_id: str, sif_sha256: str) -> dict[str, Any]:
     return run_step("verify_image", lambda: _verify(run_id, sif_sha256))
 
 
-class _Deadline:
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.end = time.monotonic() + seconds
+class _Image:
+    """The image under test: runs commands in it until the deadline, keeping a bounded part of what they print."""
 
-    def left(self) -> float:
-        return max(1.0, self.end - time.monotonic())
+    def __init__(self, engine: str, site: dict[str, Any], folder: RunFolder) -> None:
+        self.command = [engine, *CONTAINED, folder.image]
+        self.environment = clean_environment(site)
+        self.folder = folder
+        self.limit_s = float(site["verify_time_limit_s"])
+        self.end = time.monotonic() + self.limit_s
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        """``(exit status, standard output, standard error)`` of a command in the image."""
+        # the work area is private, and gone after the run whatever happens here
+        with tempfile.TemporaryDirectory(prefix="verify-", dir=self.folder.work) as place:
+            output, errors = os.path.join(place, "output"), os.path.join(place, "errors")
+            ended = run_guarded(
+                [*self.command, *arguments],
+                cwd="/",
+                environment=self.environment,
+                log_path=errors,
+                output_path=output,
+                max_output_bytes=MAX_PRINTED_BYTES,
+                time_limit_s=max(1.0, self.end - time.monotonic()),
+                scratch=[],
+                is_aborted=self.folder.is_aborted,
+                on_tick=lambda _: None,
+            )
+            if ended.stopped == "aborted":
+                self.folder.raise_if_aborted()
+            if ended.status is None:
+                raise StepFailed(
+                    "time_limit",
+                    f"The verification did not finish within {self.limit_s:g} seconds and was stopped.",
+                    "Shorten 'verify', or ask the endpoint's administrator for a longer limit.",
+                    log_tail=tail_of(errors, LOG_BYTES),
+                )
+            return ended.status, tail_of(output, 2 * MAX_PRINTED_BYTES), tail_of(errors, LOG_BYTES)
 
 
 def _verify(run_id: str, sif_sha256: str) -> dict[str, Any]:
@@ -65,17 +96,13 @@ def _verify_image(site: dict[str, Any], folder: RunFolder, sif_sha256: str) -> d
             "apptainer_missing",
             "Neither apptainer nor singularity is installed where images are verified.",
         )
-    deadline = _Deadline(float(site["verify_time_limit_s"]))
-    command = [engine, *CONTAINED, folder.image]
-    environment = clean_environment(site)
+    image = _Image(engine, site, folder)
     wants_python = bool(spec["pip"]) or bool(spec["verify"].get("imports")) or bool(plan["worker"])
     # each start of a container takes a good part of a second, and they do not depend on one another
     with ThreadPoolExecutor(max_workers=3) as pool:
-        arguments = pool.submit(_check_arguments, command, environment, deadline)
-        probe = pool.submit(_probe, command, environment, deadline, spec) if wants_python else None
-        worker = (
-            pool.submit(_check_worker, command, environment, deadline) if plan["worker"] else None
-        )
+        arguments = pool.submit(_check_arguments, image)
+        probe = pool.submit(_probe, image, spec) if wants_python else None
+        worker = pool.submit(_check_worker, image) if plan["worker"] else None
         arguments.result()
         found = probe.result() if probe else {"python": None, "packages": {}, "imported": []}
         if probe:
@@ -85,7 +112,7 @@ def _verify_image(site: dict[str, Any], folder: RunFolder, sif_sha256: str) -> d
     commands = []
     for text in spec["verify"].get("commands", []):
         folder.raise_if_aborted()
-        commands.append(_check_command(command, environment, deadline, text))
+        commands.append(_check_command(image, text))
     verification = {
         "sif_sha256": sif_sha256,
         "verified_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -110,42 +137,10 @@ def _verify_image(site: dict[str, Any], folder: RunFolder, sif_sha256: str) -> d
     }
 
 
-def _run(
-    command: list[str], environment: dict[str, str], deadline: _Deadline
-) -> tuple[int, str, str]:
-    """``(exit status, standard output, standard error)``; the whole process group ends at the deadline."""
-    process = subprocess.Popen(
-        command,
-        env=environment,
-        cwd="/",
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        output, errors = process.communicate(timeout=deadline.left())
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        raise StepFailed(
-            "time_limit",
-            f"The verification did not finish within {deadline.seconds:g} seconds and was stopped.",
-            "Shorten 'verify', or ask the endpoint's administrator for a longer limit.",
-        ) from None
-    return (
-        process.returncode,
-        output.decode("utf-8", "replace"),
-        errors.decode("utf-8", "replace"),
-    )
-
-
-def _check_arguments(command: list[str], environment: dict[str, str], deadline: _Deadline) -> None:
+def _check_arguments(image: _Image) -> None:
     """A Compute worker is started as ``run IMAGE command arguments…``: they must arrive as they are."""
     script = 'for argument in "$@"; do printf "<%s>\\n" "$argument"; done'
-    status, output, errors = _run(
-        [*command, "/bin/sh", "-c", script, "sh", *TRICKY_ARGUMENTS], environment, deadline
-    )
+    status, output, errors = image.run("/bin/sh", "-c", script, "sh", *TRICKY_ARGUMENTS)
     if status == 0 and output.splitlines() == [f"<{argument}>" for argument in TRICKY_ARGUMENTS]:
         return
     if "FATAL" in errors:
@@ -164,21 +159,17 @@ def _check_arguments(command: list[str], environment: dict[str, str], deadline: 
     )
 
 
-def _probe(
-    command: list[str], environment: dict[str, str], deadline: _Deadline, spec: dict[str, Any]
-) -> dict[str, Any]:
+def _probe(image: _Image, spec: dict[str, Any]) -> dict[str, Any]:
     asked = {
         "requirements": [[pip_name(item), ";" in item] for item in spec["pip"]],
         "imports": spec["verify"].get("imports"),
     }
-    status, output, errors = _run(
-        [*command, "python3", "-c", PROBE_SOURCE, json.dumps(asked)], environment, deadline
-    )
+    status, output, errors = image.run("python3", "-c", PROBE_SOURCE, json.dumps(asked))
     try:
-        found = json.loads(output)
-    except ValueError:
+        found = _answer(json.loads(output))
+    except (ValueError, RecursionError):
         found = None
-    if status != 0 or not isinstance(found, dict):
+    if status != 0 or found is None:
         raise StepFailed(
             "python_missing",
             f"The image's python3 does not run (exit status {status}).",
@@ -186,6 +177,30 @@ def _probe(
             log_tail=errors,
         )
     return found
+
+
+def _answer(found: Any) -> dict[str, Any] | None:
+    """The probe's answer, or None: what the image calls python3 may be anything, and answer anything."""
+    if not isinstance(found, dict):
+        return None
+    names, table = (found.get("missing"), found.get("imported")), ("packages", "failed")
+    if not all(isinstance(found.get(key), str) for key in ("python", "executable")):
+        return None
+    if not all(isinstance(n, list) and all(isinstance(i, str) for i in n) for n in names):
+        return None
+    for key in table:
+        if not isinstance(found.get(key), dict) or not all(
+            isinstance(value, str) for value in found[key].values()
+        ):
+            return None
+    return {
+        "python": shorten(found["python"], 40),
+        "executable": shorten(found["executable"], 200),
+        "packages": {shorten(n, 128): shorten(v, 80) for n, v in found["packages"].items()},
+        "missing": found["missing"],
+        "imported": [shorten(name, 256) for name in found["imported"]],
+        "failed": found["failed"],
+    }
 
 
 def _judge(found: dict[str, Any], spec: dict[str, Any], plan: dict[str, Any]) -> None:
@@ -212,8 +227,8 @@ def _judge(found: dict[str, Any], spec: dict[str, Any], plan: dict[str, Any]) ->
             )
 
 
-def _check_worker(command: list[str], environment: dict[str, str], deadline: _Deadline) -> None:
-    status, output, errors = _run([*command, WORKER_PROGRAM, "version"], environment, deadline)
+def _check_worker(image: _Image) -> None:
+    status, output, errors = image.run(WORKER_PROGRAM, "version")
     if status != 0:
         raise StepFailed(
             "verify_version_mismatch",
@@ -223,10 +238,8 @@ def _check_worker(command: list[str], environment: dict[str, str], deadline: _De
         )
 
 
-def _check_command(
-    command: list[str], environment: dict[str, str], deadline: _Deadline, text: str
-) -> dict[str, Any]:
-    status, output, errors = _run([*command, "/bin/sh", "-c", text], environment, deadline)
+def _check_command(image: _Image, text: str) -> dict[str, Any]:
+    status, output, errors = image.run("/bin/sh", "-c", text)
     if status != 0:
         raise StepFailed(
             "verify_command_failed",

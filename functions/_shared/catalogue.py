@@ -18,7 +18,15 @@ from .results import StepFailed, shorten
 
 # The namespace of container ids: UUIDv5(URL namespace, "urn:cib-flows:container"). Part of the public contract.
 CONTAINER_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:cib-flows:container")
-PACKAGES_SHOWN = 60
+# What a record must have to be listed at all.
+LISTED = {
+    "container_id": str,
+    "name": str,
+    "path": str,
+    "sha256": str,
+    "created_at": str,
+    "bytes": int,
+}
 
 
 def container_id_of(sif_sha256: str) -> str:
@@ -92,7 +100,7 @@ class Catalogue:
     def built(self, build_digest: str) -> dict[str, Any] | None:
         """The newest container of a build digest, if its image is still there."""
         pointer = _read(os.path.join(self.builds, f"{build_digest}.json"))
-        if not pointer:
+        if not pointer or not {"name", "sha256"} <= pointer.keys():
             return None
         record = _read(self.record_path(pointer["name"], pointer["sha256"]))
         if not record or not os.path.exists(self.image_path(pointer["name"], pointer["sha256"])):
@@ -105,9 +113,11 @@ class Catalogue:
         for folder, _, names in os.walk(self.images):
             for name in names:
                 record = _read(os.path.join(folder, name)) if name.endswith(".json") else None
-                if record and "container_id" in record:
+                if record and all(
+                    isinstance(record.get(key), kind) for key, kind in LISTED.items()
+                ):
                     found.append(record)
-        return sorted(found, key=lambda r: (str(r.get("created_at")), r["sha256"]), reverse=True)
+        return sorted(found, key=lambda r: (r["created_at"], r["sha256"]), reverse=True)
 
     def tags_of(self, name: str) -> dict[str, dict[str, Any]]:
         """Tag -> pointer of one image name."""
@@ -119,7 +129,7 @@ class Catalogue:
             return {}
         for entry in entries:
             pointer = _read(os.path.join(folder, entry)) if entry.endswith(".json") else None
-            if pointer and TAG.fullmatch(entry[:-5]):
+            if pointer and TAG.fullmatch(entry[:-5]) and {"name", "sha256"} <= pointer.keys():
                 found[entry[:-5]] = pointer
         return found
 

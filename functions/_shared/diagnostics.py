@@ -1,8 +1,8 @@
-"""What a build's log means: signatures of known causes, the most telling first.
+"""What a build's log means: signatures of known causes.
 
-Each row is ``(code, pattern, message, hint)``. Patterns are searched line by line from the log's beginning,
-row by row; ``{1}`` in a message is the pattern's first group. Sources: the words of the tools themselves
-(apt 2.x, pip 23 to 26, uv 0.5 to 0.11, apptainer 1.3 to 1.5).
+Each row is ``(code, pattern, message, hint)``. The first line that any pattern fits decides, and of several
+that fit it the upper row; ``{1}`` in a message is the pattern's first group. Sources: the words of the tools
+themselves (apt 2.x, pip 23 to 26, uv 0.5 to 0.11, apptainer 1.3 to 1.5).
 """
 
 from __future__ import annotations
@@ -14,6 +14,11 @@ from .results import shorten
 Row = tuple[str, str, str, str]
 
 DISK_HINT = "Ask the endpoint's administrator for another 'tmpdir' in the site profile, or make the image smaller."
+MAX_LINE_CHARS = 1000  # a program may print megabytes without an end of line
+# They come before the line that tells more.
+UNTELLING = frozenset(
+    {r"No solution found when resolving dependencies", r"%post section: exit status 127"}
+)
 USERNS_HINT = (
     "Build on another node or partition, or ask the endpoint's administrator to allow unprivileged user "
     "namespaces or a setuid Apptainer."
@@ -177,16 +182,27 @@ def _fill(message: str, found: re.Match[str]) -> str:
 
 
 def diagnose(log: str) -> tuple[str, str, str]:
-    """``(code, sentence, hint)`` for a failed build's log; ``build_failed`` without a guess when unknown."""
-    lines = log.splitlines()
-    for code, pattern, message, hint in ROWS:
-        compiled = re.compile(pattern)
-        for line in lines:
+    """``(code, sentence, hint)`` for a failed build's log; ``build_failed`` without a guess when unknown.
+
+    The first telling line counts: a name server that did not answer explains the packages that were then not
+    found. A line that only says that something failed yields to one that says what.
+    """
+    lines = [line[:MAX_LINE_CHARS] for line in log.splitlines()]
+    best: tuple[bool, int, re.Match[str], Row] | None = None
+    for row in ROWS:
+        compiled = re.compile(row[1])
+        for number, line in enumerate(lines):
             found = compiled.search(line)
             if found:
-                return code, _fill(message, found), hint
-    return (
-        "build_failed",
-        "The build failed for a reason that is not known here.",
-        ("The log's last lines are shown; the whole log is on the endpoint."),
-    )
+                place = (row[1] in UNTELLING, number)
+                if best is None or place < best[:2]:
+                    best = (*place, found, row)
+                break
+    if best is None:
+        return (
+            "build_failed",
+            "The build failed for a reason that is not known here.",
+            "The log's last lines are shown; the whole log is on the endpoint.",
+        )
+    _, _, found, (code, _, message, hint) = best
+    return code, _fill(message, found), hint

@@ -25,7 +25,8 @@ def modules_of(distribution):
         names = set()
         for path in distribution.files or ():
             if len(path.parts) > 1:
-                if path.suffix in (".py", ".so"):
+                # a folder such as numpy.libs holds shared libraries, not a module
+                if path.suffix in (".py", ".so") and path.parts[0].isidentifier():
                     names.add(path.parts[0])
             elif inspect.getmodulename(path.name):
                 names.add(inspect.getmodulename(path.name))

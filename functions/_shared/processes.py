@@ -1,8 +1,8 @@
 """Running a long command that must not outlive its purpose.
 
 The command runs under a small guard process that holds one end of a pipe. Whatever ends the function (a
-result, a time limit, an abort, the death of its worker), the pipe closes, and the guard ends the command's
-whole process group and removes its scratch folders.
+result, a time limit, an abort, the death of its worker), the pipe closes, and the guard ends everything that
+the command started, daemons too, and removes its scratch folders.
 """
 
 from __future__ import annotations
@@ -16,26 +16,83 @@ from collections.abc import Callable
 POLL_S = 0.1
 GRACE_S = 20
 
-# Runs by itself in a bare Python. Reads its own lifeline on standard input; arguments: grace seconds, number
-# of scratch folders, the folders, then the command.
+MAX_OUTPUT_BYTES = 64 * 1024 * 1024  # a program that prints without end must not fill the storage
+
+# Runs by itself in a bare Python. Reads its own lifeline on standard input; arguments: grace seconds, the most
+# bytes of output to keep, number of scratch folders, the folders, then the command.
 GUARD = r"""
 import os, shutil, signal, subprocess, sys, threading, time
-grace, count = float(sys.argv[1]), int(sys.argv[2])
-scratch, command = sys.argv[3:3 + count], sys.argv[3 + count:]
-child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-def stop(sig):
-    try:
-        os.killpg(child.pid, sig)
-    except (ProcessLookupError, PermissionError):
-        pass
+try:
+    # whoever leaves the command's session becomes our child: PR_SET_CHILD_SUBREAPER
+    import ctypes
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+except (ImportError, OSError, AttributeError):
+    pass
+grace, limit, count = float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+scratch, command = sys.argv[4:4 + count], sys.argv[4 + count:]
+together = os.path.sameopenfile(1, 2)
+child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                         stderr=subprocess.STDOUT if together else subprocess.PIPE, start_new_session=True)
+ending = threading.Event()
+def keep(pipe, target):
+    left = limit
+    while True:
+        data = os.read(pipe.fileno(), 65536)
+        if not data:
+            return
+        kept, left = data[:max(left, 0)], left - len(data)
+        if kept and left <= 0:
+            kept += b"\n[what was printed beyond %d bytes was left out]\n" % limit
+        try:
+            while kept:
+                kept = kept[os.write(target, kept):]
+        except OSError:
+            left = 0
+keepers = [threading.Thread(target=keep, args=pair, daemon=True)
+           for pair in ((child.stdout, 1), (child.stderr, 2)) if pair[0]]
+for keeper in keepers:
+    keeper.start()
+def living():
+    parents = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open("/proc/" + name + "/stat", "rb") as stat:
+                    state, parent = stat.read().rpartition(b")")[2].split()[:2]
+            except (OSError, ValueError):
+                continue
+            if state != b"Z":
+                parents[int(name)] = int(parent)
+    found, level = [], {os.getpid()}
+    while level:
+        level = {pid for pid, parent in parents.items() if parent in level}
+        found += level
+    return found
+def stop(sig, pids):
+    for pid in pids:
+        try:
+            os.kill(pid, sig)
+        except (ProcessLookupError, PermissionError):
+            pass
+def stop_all():
+    for _ in range(100):
+        pids = living()
+        if not pids:
+            return
+        stop(signal.SIGKILL, pids)
+        time.sleep(0.02)
 def watch():
     while os.read(0, 4096):
         pass
-    stop(signal.SIGTERM)
+    ending.set()
+    try:
+        os.killpg(child.pid, signal.SIGTERM)
+    except (ProcessLookupError, PermissionError):
+        pass
     end = time.monotonic() + grace
     while child.poll() is None and time.monotonic() < end:
         time.sleep(0.05)
-    stop(signal.SIGKILL)
+    stop_all()
     for folder in scratch:
         for there, names, _ in os.walk(folder):
             for name in names:
@@ -52,8 +109,14 @@ def watch():
     os._exit(0)
 for sig in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
     signal.signal(sig, signal.SIG_IGN)
-threading.Thread(target=watch, daemon=True).start()
+watcher = threading.Thread(target=watch, daemon=True)
+watcher.start()
 code = child.wait()
+if ending.is_set():
+    watcher.join()
+stop_all()
+for keeper in keepers:
+    keeper.join(10)
 os._exit(code if code >= 0 else 128 - code)
 """
 
@@ -82,12 +145,15 @@ def run_guarded(
     is_aborted: Callable[[], bool],
     on_tick: Callable[[float], None],
     tick_s: float = 1.0,
+    output_path: str | None = None,
+    max_output_bytes: int = MAX_OUTPUT_BYTES,
 ) -> Ended:
-    """Run ``command``, its output appended to ``log_path``; ``on_tick(elapsed seconds)`` is called about
-    every ``tick_s``. ``scratch`` folders are removed when the command is stopped, not when it ends by itself.
+    """Run ``command``, its output appended to ``log_path``, or standard output to ``output_path`` where given;
+    ``on_tick(elapsed seconds)`` is called about every ``tick_s``. ``scratch`` folders are removed when the
+    command is stopped, not when it ends by itself.
     """
     started = time.monotonic()
-    with open(log_path, "ab") as log:
+    with open(log_path, "ab") as log, open(output_path or log_path, "ab") as output:
         guard = subprocess.Popen(
             [
                 sys.executable,
@@ -96,6 +162,7 @@ def run_guarded(
                 "-c",
                 GUARD,
                 str(GRACE_S),
+                str(max_output_bytes),
                 str(len(scratch)),
                 *scratch,
                 *command,
@@ -103,8 +170,8 @@ def run_guarded(
             cwd=cwd,
             env=environment,
             stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
+            stdout=output,
+            stderr=log,
             start_new_session=True,
         )
     lifeline = guard.stdin

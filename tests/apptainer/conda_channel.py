@@ -23,7 +23,9 @@ def make_channel(root: Path) -> Path:
         ),
     }
     for folder, found in ((noarch, packages), (root / "linux-64", {})):
-        text = json.dumps({"info": {"subdir": folder.name}, "packages": found, "packages.conda": {}})
+        text = json.dumps(
+            {"info": {"subdir": folder.name}, "packages": found, "packages.conda": {}}
+        )
         (folder / "repodata.json").write_text(text)
     return root
 

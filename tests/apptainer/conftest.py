@@ -50,6 +50,7 @@ class LocalGlobus:
     root: Path
     folder: Path
     has_compute_port: bool
+    tools: Path | None
 
     def cli(self, *arguments: str, timeout: float = 900) -> Answer:
         """``cib-flows ARGUMENTS --home HOME``."""
@@ -75,17 +76,23 @@ class LocalGlobus:
         return self.cli("build", path, "--json", *options)
 
     def built(self, spec: dict[str, Any] | str, *options: str) -> dict[str, Any]:
-        """Build, which must succeed; returns the container's short record."""
+        """Build, which must succeed; returns the container."""
         answer = self.build(spec, *options)
         assert answer.code == 0, answer.errors + answer.output
-        container = answer.document["container"]
-        assert isinstance(container, dict)
-        return container
+        return answer.document
 
     def inside(self, container: dict[str, Any], *command: str) -> str:
         """What a command prints in the image, as a worker would start it: ``apptainer run``."""
         done = subprocess.run(
-            ["apptainer", "--silent", "run", "--containall", "--cleanenv", container["path"], *command],
+            [
+                "apptainer",
+                "--silent",
+                "run",
+                "--containall",
+                "--cleanenv",
+                container["path"],
+                *command,
+            ],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -98,7 +105,10 @@ class LocalGlobus:
     def leftovers(self) -> list[Path]:
         """Work areas of runs; none may be there once every run has ended."""
         found = [*(self.root / "work").glob("*"), *(self.home / "staging").glob("*")]
-        return [*found, *Path("/tmp").glob("cib-????????-*"), *Path("/var/tmp").glob("cib-????????-*")]
+        for run in (self.root / "runs").glob("*"):
+            for parent in ("/tmp", "/var/tmp"):
+                found += Path(parent).glob(f"cib-{run.name[:8]}-*")
+        return found
 
 
 @pytest.fixture(scope="session")
@@ -125,11 +135,12 @@ def start_globus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
         }
         site_file = folder / "site.json"
         site_file.write_text(json.dumps(profile))
-        globus = LocalGlobus(home, folder / "containers", folder, False)
+        tools = Path(profile["tools"]) if profile.get("tools") else None
+        globus = LocalGlobus(home, folder / "containers", folder, False, tools)
         answer = globus.cli("local", "start", "--site", str(site_file), "--json", timeout=60)
         assert answer.code == 0, answer.errors
         started.append(globus)
-        globus.has_compute_port = bool(answer.document.get("compute_port"))
+        globus.has_compute_port = bool(answer.document.get("compute_url"))
         return globus
 
     yield start

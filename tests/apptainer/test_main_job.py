@@ -26,7 +26,7 @@ def test_the_example_is_registered_under_its_own_digest(
     assert pandas_container["sha256"] == digest
     assert pandas_container["bytes"] == image.stat().st_size
     assert stat.S_IMODE(image.stat().st_mode) == 0o444
-    record = json.loads(Path(pandas_container["record_path"]).read_text())
+    record = json.loads(image.with_suffix(".json").read_text())
     assert record["container_id"] == pandas_container["container_id"]
     assert "pandas" in record["verification"]["imports"]
     assert globus.leftovers() == []
@@ -48,11 +48,11 @@ def test_the_image_holds_what_the_endpoint_runs(
     ]
 
 
-def test_run_passes_every_argument_on(globus: LocalGlobus, pandas_container: dict[str, Any]) -> None:
+def test_run_passes_every_argument_on(
+    globus: LocalGlobus, pandas_container: dict[str, Any]
+) -> None:
     words = ["two words", "it's", "$HOME", ""]
-    shown = globus.inside(
-        pandas_container, "/bin/sh", "-c", 'printf "<%s>\\n" "$@"', "sh", *words
-    )
+    shown = globus.inside(pandas_container, "/bin/sh", "-c", 'printf "<%s>\\n" "$@"', "sh", *words)
     assert shown.splitlines() == [f"<{word}>" for word in words]
 
 

@@ -1,0 +1,146 @@
+"""What a spec can say, each in a real image."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import io
+import subprocess
+import tarfile
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from .conda_channel import make_channel
+from .conftest import PLAIN, LocalGlobus
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A folder and the loopback address it is served at."""
+    folder = tmp_path_factory.mktemp("web")
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield folder, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_apt_environment_mounts_commands_and_verification(globus: LocalGlobus) -> None:
+    value = 'it\'s {{ a }} "b" $HOME `id` % #c'
+    container = globus.built(
+        {
+            "name": "many-things",
+            **PLAIN,
+            "apt": ["hello"],
+            "environment": {"CIB_TEST_VALUE": value},
+            "mounts": ["/scratch", "/service"],
+            "commands": ["mkdir -p /opt/made", 'echo "made with $CIB_TEST_VALUE" > /opt/made/file'],
+            "verify": {"commands": ["hello --greeting=yes | grep -q yes", "test -d /scratch"]},
+        }
+    )
+    assert "Hello" in globus.inside(container, "hello")
+    assert globus.inside(container, "printenv", "CIB_TEST_VALUE") == f"{value}\n"
+    assert globus.inside(container, "cat", "/opt/made/file") == f"made with {value}\n"
+    assert globus.inside(container, "ls", "-d", "/scratch", "/service").split() == [
+        "/scratch",
+        "/service",
+    ]
+    # what the build lent is not in the image
+    assert globus.inside(container, "ls", "-A", "/mnt") == ""
+
+
+def test_an_https_payload_is_checked_and_unpacked(
+    globus: LocalGlobus, web: tuple[Path, str]
+) -> None:
+    folder, address = web
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w:gz") as archive:
+        entry = tarfile.TarInfo("tool/run.sh")
+        entry.mode, body = 0o755, b"#!/bin/sh\necho payload ran\n"
+        entry.size = len(body)
+        archive.addfile(entry, io.BytesIO(body))
+    (folder / "tool.tar.gz").write_bytes(raw.getvalue())
+    payload = {"url": f"{address}/tool.tar.gz", "destination": "/opt/tool"}
+    right = hashlib.sha256(raw.getvalue()).hexdigest()
+    container = globus.built({"name": "archived", **PLAIN, "payload": {**payload, "sha256": right}})
+    assert globus.inside(container, "/opt/tool/tool/run.sh") == "payload ran\n"
+
+    wrong = globus.build({"name": "archived", **PLAIN, "payload": {**payload, "sha256": "0" * 64}})
+    assert wrong.code == 1
+    assert wrong.document["failure"]["code"] == "payload_checksum"
+    assert right in wrong.document["failure"]["sentence"]
+    assert globus.leftovers() == []
+
+
+def test_a_git_payload_is_pinned_to_its_commit(globus: LocalGlobus, web: tuple[Path, str]) -> None:
+    folder, address = web
+    work = folder / "work"
+    work.mkdir()
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments],
+            cwd=work, check=True, capture_output=True, text=True,
+        ).stdout.strip()  # fmt: skip
+
+    git("init", "-q", "-b", "main")
+    (work / "hello.txt").write_text("first\n")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    git("tag", "v1")
+    (work / "hello.txt").write_text("second\n")
+    git("commit", "-qam", "second")
+    git("clone", "-q", "--bare", ".", "../repo.git")
+    subprocess.run(["git", "update-server-info"], cwd=folder / "repo.git", check=True)
+    spec = {"name": "cloned", **PLAIN, "payload": {"git": f"{address}/repo.git", "ref": "v1"}}
+    container = globus.built(spec)
+    assert globus.inside(container, "cat", "/payload/hello.txt") == "first\n"
+    newest = globus.built({**spec, "payload": {"git": f"{address}/repo.git"}})
+    assert globus.inside(newest, "cat", "/payload/hello.txt") == "second\n"
+    assert newest["container_id"] != container["container_id"]
+    assert globus.built(spec)["cached"] is True
+    missing = globus.build({**spec, "payload": {**spec["payload"], "ref": "no-such-tag"}})  # type: ignore[dict-item]
+    assert missing.document["failure"]["code"] == "payload_not_found"
+
+
+def test_a_payload_comes_by_globus_transfer(globus: LocalGlobus, tmp_path: Path) -> None:
+    source = tmp_path / "data"
+    (source / "deep").mkdir(parents=True)
+    (source / "deep" / "notes.txt").write_text("from a collection\n")
+    added = globus.cli("local", "collection", "add", "data", str(source), "--json").document
+    spec = {
+        "name": "transferred",
+        **PLAIN,
+        "payload_collection": {"id": added["id"], "path": "/deep/"},
+    }
+    container = globus.built(spec)
+    assert globus.inside(container, "cat", "/payload/notes.txt") == "from a collection\n"
+    assert globus.built(spec)["cached"] is True
+    missing = globus.build({**spec, "payload_collection": {"id": added["id"], "path": "/nothing/"}})
+    assert missing.code == 1
+    assert missing.document["failure"]["code"] == "transfer_failed"
+    assert globus.leftovers() == []
+
+
+def test_conda_packages_come_without_conda_in_the_base(
+    globus: LocalGlobus, web: tuple[Path, str]
+) -> None:
+    folder, address = web
+    if not (globus.tools and (globus.tools / "rattler").is_dir()):
+        pytest.skip(
+            "the site lends no rattler; deploy_scripts/test.sh puts it into the tools folder"
+        )
+    make_channel(folder / "channel")
+    spec = {"name": "conda-made", **PLAIN, "conda_channels": [f"{address}/channel"]}
+    container = globus.built({**spec, "conda": ["hello-user>=2"]})
+    assert globus.inside(container, "hello-program") == "hello from conda\n"
+    missing = globus.build({**spec, "conda": ["no-such-conda-package"]})
+    assert missing.document["failure"]["code"] == "conda_package_not_found"
+    assert "no-such-conda-package" in missing.document["failure"]["sentence"]
