@@ -18,9 +18,9 @@ LONG_FIELDS = ("recipe", "verification", "spec")
 def list_containers(
     reference: str | None = None, limit: int = MAX_PAGE, offset: int = 0
 ) -> dict[str, Any]:
-    """``containers`` (newest first; a page may be shorter than ``limit``) and ``total``; with a ``reference`` (``name``, ``name:tag``, a container id
-    or a unique beginning of one) ``container``, its record without its longest parts, which stand in the
-    file ``record_path``.
+    """``containers`` (newest first; a page may be shorter than ``limit``) and ``total``; with a ``reference``
+    (``name``, ``name:tag``, a container id or a unique beginning of one) ``container``, its record without its
+    longest parts, which stand in the file ``record_path``.
     """
     return run_step("list_containers", lambda: _list(reference, limit, offset))
 
