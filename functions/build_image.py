@@ -240,7 +240,7 @@ def _refusal(exchange: str) -> tuple[str, str, str] | None:
         "python_missing": "Take a base image with Python such as python:3.11-slim, or set 'worker' to 'none'.",
         "python_too_old": "Take a base image with a newer Python, or set 'worker' to 'none'.",
     }
-    if code not in hints:
+    if code not in hints or not message.strip():
         return None
     return code, shorten(message, 400), hints[code]
 

@@ -87,8 +87,8 @@ ROWS: tuple[Row, ...] = (
     ),
     (
         "pip_conflict",
-        r"Because (\S+ depends on .+)",
-        "The requested Python packages cannot be installed together, because {1}",
+        r"Because (\S+ depends on .+?)(?:,? we can\b.*)?$",
+        "The requested Python packages cannot be installed together, because {1}.",
         "Relax one of their versions in 'pip'; the log's last lines say the whole chain.",
     ),
     (

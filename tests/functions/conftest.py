@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from cib_flows.functions._shared.site import load_site
+from cib_flows.functions.build_image import build_image
 from cib_flows.functions.render_recipe import render_recipe
 
 Answer = tuple[int, dict[str, str], bytes]
@@ -81,7 +83,7 @@ def serve(answer: Callable[[str, str, dict[str, str]], Answer]) -> Iterator[Serv
     requests: list[tuple[str, str, dict[str, str]]] = []
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+        def answer_request(self) -> None:
             headers = {key.lower(): value for key, value in self.headers.items()}
             requests.append((self.command, self.path, headers))
             length = int(headers.get("content-length", "0"))
@@ -96,11 +98,11 @@ def serve(answer: Callable[[str, str, dict[str, str]], Answer]) -> Iterator[Serv
             if self.command != "HEAD":
                 self.wfile.write(body)
 
-        do_HEAD = do_POST = do_GET
-
         def log_message(self, *_: Any) -> None:
             pass
 
+    for method in ("GET", "HEAD", "POST"):
+        setattr(Handler, f"do_{method}", Handler.answer_request)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     made = Server(f"127.0.0.1:{server.server_port}", requests, answer)
@@ -175,3 +177,96 @@ def start(site: Site, registry: Server) -> Callable[..., Run]:
         return Run(run_id, site, rendered)
 
     return started
+
+
+SHIM = r"""#!{python}
+import json, os, sys, time
+here = os.path.dirname(os.path.abspath(__file__))
+control = json.load(open(here + "/control.json"))
+words = sys.argv[1:]
+if words == ["--version"]:
+    print("apptainer version 1.4.5-shim")
+elif words[0] == "build":
+    json.dump({{"argv": words, "environment": dict(os.environ), "umask": os.umask(0)}}, open(here + "/asked.json", "w"))
+    exchange = [w.split(":")[0] for w in words if w.endswith(":/mnt")][0]
+    for name, text in control.get("files", {{}}).items():
+        open(os.path.join(exchange, name), "w").write(text)
+    for name in control.get("pipes", []):
+        os.mkfifo(os.path.join(exchange, name))
+    for name, target in control.get("links", {{}}).items():
+        os.symlink(target, os.path.join(exchange, name))
+    sys.stderr.buffer.write(control.get("log", "").encode())
+    sys.stderr.flush()
+    while control.get("hangs"):
+        time.sleep(0.05)
+    if "image" in control:
+        open(words[-2], "w").write(control["image"])
+    sys.exit(control.get("status", 0))
+elif words[:2] == ["sif", "list"]:
+    if not open(words[2]).read().startswith("SIF"):
+        sys.exit("FATAL: not a SIF")
+    print("4 |1 |NONE |61440-31502336 |FS (Squashfs/*System/amd64)")
+elif words[0] == "run":
+    image = [n for n, word in enumerate(words) if word.endswith(".sif")][0]
+    command = words[image + 1:]
+    with open(here + "/ran.jsonl", "a") as ran:
+        ran.write(json.dumps(words) + "\n")
+    for answer in control.get("answers", []):
+        if answer["to"] in command:
+            sys.stdout.write(answer.get("output", ""))
+            sys.stderr.write(answer.get("errors", ""))
+            sys.exit(answer.get("status", 0))
+    environment = {{"PATH": here + "/image:/usr/bin:/bin", "HOME": "/nonexistent"}}
+    os.execvpe(command[0], command, environment)
+"""
+
+
+@dataclass
+class Apptainer:
+    """A stand-in on PATH: ``control`` says what it shall do, ``asked`` what it was asked for."""
+
+    folder: Path
+
+    def control(self, **fields: Any) -> None:
+        (self.folder / "control.json").write_text(json.dumps(fields))
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.folder / "asked.json").read_text())
+        return found
+
+    @property
+    def ran(self) -> list[list[str]]:
+        return [json.loads(line) for line in (self.folder / "ran.jsonl").read_text().splitlines()]
+
+    def program(self, name: str, text: str) -> None:
+        """A program that the image has, before those of this machine."""
+        place = self.folder / "image"
+        place.mkdir(exist_ok=True)
+        (place / name).write_text(text)
+        (place / name).chmod(0o755)
+
+
+@pytest.fixture
+def apptainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Apptainer:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    made = Apptainer(folder)
+    made.control(image="SIF one")
+    (folder / "apptainer").write_text(SHIM.format(python=sys.executable))
+    (folder / "apptainer").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    return made
+
+
+@pytest.fixture
+def built(start: Callable[..., Run], apptainer: Apptainer) -> Callable[..., tuple[Run, str]]:
+    """Render a spec and let the stand-in build it; the run and the image's sha256."""
+
+    def make(**fields: Any) -> tuple[Run, str]:
+        run = start(**fields)
+        result = build_image(run.id, run.recipe_sha256)
+        assert result["ok"] is True, result
+        return run, str(result["sif_sha256"])
+
+    return make

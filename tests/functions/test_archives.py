@@ -56,9 +56,12 @@ def outside(folder: Path) -> list[str]:
 
 
 def refusal(archive: Path, folder: Path, limit: int = LIMIT) -> str:
-    with pytest.raises(StepFailed) as refused:
+    def take() -> None:
         unpack(str(archive), archive.name, str(folder), limit)
         refuse_odd_files(str(folder), limit)
+
+    with pytest.raises(StepFailed) as refused:
+        take()
     assert refused.value.code == "payload_refused"
     assert outside(folder) == []
     return refused.value.message
