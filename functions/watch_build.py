@@ -12,7 +12,7 @@ from ._shared.run_folder import RunFolder
 from ._shared.site import load_site
 
 MAX_LOG_BYTES = 3000
-MAX_JSON_BYTES = 4096
+MAX_JSON_BYTES = 6000
 
 
 def watch_build(run_id: str, offset: int = 0) -> dict[str, Any]:

@@ -52,12 +52,22 @@ def working(
         if failure.code == "aborted":
             folder.clean_work(site)
             folder.set_status("finished", step, "aborted", 100)
+        else:
+            _leave(folder, step, percent)
         raise
     finally:
         stop.set()
         thread.join()
     if folder.read("status.json")["state"] == "running":
         folder.set_status("between", step, "", percent)
+
+
+def _leave(folder: RunFolder, step: str, percent: int) -> None:
+    """No step is at work any more: an abort that comes now must not wait for one to notice it."""
+    try:
+        folder.set_status("between", step, "failed", percent)
+    except OSError:
+        pass  # the step's own failure is what counts
 
 
 def sweep(root: str, asking: RunFolder) -> list[str]:

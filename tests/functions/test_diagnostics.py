@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - the lines of the tools stay as long as they are
 """Every signature against the words of the tools themselves."""
 
 from __future__ import annotations

@@ -1,0 +1,138 @@
+"""The first step: what it pins, writes and answers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cib_flows.functions.render_recipe import render_recipe
+from tests.functions.conftest import BASE_DIGEST, Run, Server, Site
+from tests.functions.corpus import HOSTILE
+
+Start = Callable[..., Run]
+
+
+def test_a_spec_becomes_a_recipe_with_its_base_pinned(start: Start, registry: Server) -> None:
+    run = start(description="d", tag="v1")
+    recipe = (run.folder / "image.def").read_text()
+    assert f"From: {registry.host}/library/debian@{BASE_DIGEST}\n" in recipe
+    assert run.recipe_sha256 == hashlib.sha256(recipe.encode()).hexdigest()
+    assert (run.rendered["name"], run.rendered["tag"]) == ("demo", "v1")
+    assert (run.rendered["payload_kind"], run.rendered["staging"]) == ("none", None)
+    assert (run.rendered["cached"], run.rendered["container_id"]) == (False, None)
+    assert run.rendered["run_dir"] == str(run.folder)
+    spec = json.loads((run.folder / "spec.json").read_text())
+    assert spec["description"] == "d"
+
+
+def test_the_build_digest_follows_everything_the_image_follows_from(
+    start: Start, registry: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def digest(**fields: object) -> object:
+        return start(**fields).rendered["build_digest"]
+
+    plain = digest()
+    assert digest(tag="other", force=True) == plain
+    assert digest(commands=["true"]) != plain
+    assert digest(name="other") != plain, "the recipe's labels hold the name"
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    assert digest() != plain
+    monkeypatch.undo()
+
+
+def test_a_refused_spec_leaves_nothing_on_the_endpoint(site: Site, run_id: str) -> None:
+    for _, _, spec in HOSTILE[:20]:
+        result = render_recipe(spec, run_id)
+        assert result["ok"] is False
+        assert result["error"]["code"] in ("spec_invalid", "python_too_old", "spec_too_large")
+        assert result["error"]["message"].endswith(".")
+    assert os.listdir(site.root) == []
+
+
+def test_a_missing_base_is_told_before_anything_is_built(
+    site: Site, registry: Server, run_id: str
+) -> None:
+    result = render_recipe({"name": "demo", "base": {"image": "python:missing"}}, run_id)
+    assert result["error"]["code"] == "base_not_found"
+    assert "docker://python:missing does not exist" in result["error"]["message"]
+
+
+def test_the_work_area_is_private_and_the_run_folder_is_not(start: Start) -> None:
+    run = start()
+    assert run.work.stat().st_mode & 0o777 == 0o700
+    assert run.folder.stat().st_mode & 0o777 == 0o755
+
+
+def test_the_worker_of_the_endpoint_is_pinned(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = {"globus-compute-endpoint": "4.19.0", "parsl": "2026.7.6"}
+    monkeypatch.setattr("importlib.metadata.version", lambda name: versions[name])
+    recipe = (start(worker="endpoint").folder / "image.def").read_text()
+    assert "globus-compute-endpoint==4.19.0 \\\n        parsl==2026.7.6 >" in recipe
+    recipe = (start(worker="4.18.0").folder / "image.def").read_text()
+    assert "globus-compute-endpoint==4.18.0 \\\n        parsl==2026.7.6 >" in recipe
+
+
+def test_an_endpoint_that_cannot_tell_its_version_says_so(
+    site: Site, registry: Server, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib.metadata
+
+    def unknown(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", unknown)
+    result = render_recipe({"name": "demo", "base": {"image": "debian:12"}}, run_id)
+    assert "cannot tell its own version of globus-compute-endpoint" in result["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("profile", "words"),
+    [
+        ("{ no json", "cannot be read"),
+        ("[]", "must be a JSON object"),
+        ('{"rot": "/x"}', "unknown key 'rot'"),
+        ('{"root": 5}', "wrong value for 'root'"),
+        ('{"payload_hosts": [1]}', "wrong value for 'payload_hosts'"),
+        ('{"staging": {"path": "/x"}}', "wrong value for 'staging'"),
+        ('{"proxies": {"https": 1}}', "wrong value for 'proxies'"),
+        ('{"build_time_limit_s": true}', "wrong value for 'build_time_limit_s'"),
+    ],
+)
+def test_a_broken_site_profile_is_the_administrators_to_mend(
+    site: Site, run_id: str, profile: str, words: str
+) -> None:
+    site.path.write_text(profile)
+    result = render_recipe(
+        {"name": "demo", "base": {"image": "debian:12"}, "worker": "none"}, run_id
+    )
+    assert result["error"]["code"] == "site_invalid"
+    assert words in result["error"]["message"]
+    assert str(site.path) in result["error"]["message"]
+
+
+def test_a_root_that_may_not_be_written_is_told(
+    site: Site, registry: Server, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(path: str, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("os.makedirs", forbidden)
+    result = render_recipe(
+        {"name": "demo", "base": {"image": "debian:12"}, "worker": "none"}, run_id
+    )
+    assert result["error"]["code"] == "site_invalid"
+    assert str(site.root) in result["error"]["message"]
+
+
+def test_two_runs_of_one_spec_do_not_meet(start: Start) -> None:
+    first, second = start(), start()
+    assert first.recipe_sha256 == second.recipe_sha256
+    assert first.folder != second.folder
+    assert Path(first.rendered["recipe_path"]).exists()
