@@ -70,7 +70,9 @@ class ContainerSpec:
         import yaml  # only files need it
 
         try:
-            fields = yaml.load(text, Loader=_strict_loader())  # noqa: S506 - a SafeLoader
+            fields = _json_object(text)
+            if fields is None:
+                fields = yaml.load(text, Loader=_strict_loader())  # noqa: S506 - a SafeLoader
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             place = f" in line {mark.line + 1}" if mark else ""
@@ -187,6 +189,25 @@ def _validate(fields: Mapping[str, Any]) -> None:
     if error is not None:
         place = ".".join(str(part) for part in error.absolute_path) or "the spec"
         raise SpecError(f"'{place}' was refused: {error.message:.300}.", place)
+
+
+def _json_object(text: str) -> Any:
+    """The object in a JSON text, None when it is not JSON. YAML knows neither tabs nor JSON's escapes."""
+    if not text.lstrip().startswith("{"):
+        return None
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise SpecError(f"The field {twice!r} stands twice.", twice)
+        return found
+
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except json.JSONDecodeError:
+        return None
 
 
 def _size(node: Any, known: dict[int, float]) -> float:

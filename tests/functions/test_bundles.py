@@ -94,7 +94,9 @@ def test_an_empty_catalogue(call: Call) -> None:
 def test_a_failure_and_an_abort(call: Call, start: Callable[..., Run]) -> None:
     run = start()
     assert call("abort_build", run_id=run.id)["aborted"] is True
-    result = call("report_failure", run_id=run.id, caught="ActionTimeout", transfer=None, outputs=[])
+    result = call(
+        "report_failure", run_id=run.id, caught="ActionTimeout", transfer=None, outputs=[]
+    )
     assert result["failed_step"] == "render_recipe"
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables read best with one row on one line
 """Every failure of a run, wherever it happened, as one sentence; and what remains of the run."""
 
 from __future__ import annotations
