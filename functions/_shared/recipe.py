@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from textwrap import indent
 from typing import Any
 
 from .results import StepFailed
@@ -26,6 +27,13 @@ PREAMBLE = """\
     umask 022
     # {exchange} holds what the build lends: tools, certificates, the payload. Nothing of it stays.
     phase() {{ echo "==> $1"; if [ -f {exchange}/lent ]; then echo "$1" > {exchange}/phase; fi; }}
+    # a build that goes on from a kept stage has some phases behind it
+    todo() {{ ! grep -qsx "$1" {exchange}/done; }}
+    if [ -s {exchange}/done ]; then
+        # the stage's own environment is in force here, and its recipe is not this image's history
+        PATH=$(echo "$PATH" | sed 's#{prefix}/[a-z]*/bin:##g')
+        rm -rf /.singularity.d/Singularity /.singularity.d/bootstrap_history
+    fi
     refuse() {{
         printf 'REFUSED: %s\\n' "$2" >&2
         if [ -f {exchange}/lent ]; then printf '%s\\n%s\\n' "$1" "$2" > {exchange}/refusal; fi
@@ -69,28 +77,29 @@ CHECK_PYTHON = """\
 # One environment for everything: conda's own Python where conda brought one, else a virtual environment that
 # sees what the base image has. uv does not count what the base has when it resolves, so pip does the work there.
 MAKE_ENVIRONMENT = """\
+    can_use_uv() {{ [ -x {exchange}/tools/uv ] && {exchange}/tools/uv --version > /dev/null 2>&1; }}
     if [ -x {prefix}/conda/bin/python ]; then
         env_python={prefix}/conda/bin/python
     else
         env_python={prefix}/venv/bin/python
-        if ! "$python" -c 'import venv, ensurepip' 2> /dev/null; then
-            if [ ! -x {exchange}/tools/uv ]; then apt_install python3-venv; fi
-        fi
-        if "$python" -c 'import venv, ensurepip' 2> /dev/null; then
-            "$python" -m venv --system-site-packages {prefix}/venv
-        else
-            {exchange}/tools/uv venv -q --system-site-packages --python "$python" {prefix}/venv
-        fi
+    fi
+    if [ ! -x "$env_python" ] && can_use_uv; then
+        {exchange}/tools/uv venv -q --seed --system-site-packages --python "$python" {prefix}/venv
+    elif [ ! -x "$env_python" ]; then
+        "$python" -c 'import venv, ensurepip' 2> /dev/null || apt_install python3-venv
+        "$python" -m venv --system-site-packages {prefix}/venv
     fi
 """
 
 PIP_INSTALL = """\
-    use_uv() {{
-        [ -x {exchange}/tools/uv ] && {exchange}/tools/uv --version > /dev/null 2>&1 || return 1
-        [ "$env_python" = {prefix}/venv/bin/python ] || return 0
-        "$env_python" -c 'import importlib.metadata as m, sys; sys.exit(any(d.name.lower() not in ("pip", "setuptools", "wheel") for d in m.distributions()))'
+    base_is_bare() {{
+        "$python" -c 'import importlib.metadata as m, sys; sys.exit(any(d.name.lower() not in ("pip", "setuptools", "wheel") for d in m.distributions()))'
     }}
-    if use_uv; then
+    if can_use_uv && [ "$env_python" = {prefix}/venv/bin/python ] && base_is_bare; then
+        # first which versions, then exactly those, whatever a kept stage had
+        {exchange}/tools/uv pip compile -q --python "$env_python"{compile_hashes} --no-annotate --no-header {prefix}/requirements.txt -o {prefix}/requirements.lock
+        {exchange}/tools/uv pip sync --python "$env_python"{sync_hashes} --compile-bytecode --link-mode copy {prefix}/requirements.lock
+    elif can_use_uv && [ "$env_python" = {prefix}/conda/bin/python ]; then
         {exchange}/tools/uv pip install --python "$env_python" --break-system-packages --compile-bytecode --link-mode copy -r {prefix}/requirements.txt
     else
         "$env_python" -m pip --version > /dev/null || "$env_python" -m ensurepip
@@ -162,9 +171,10 @@ def render_text(
     sections = [
         f"Bootstrap: {spec['base']['bootstrap']}\nFrom: {reference}\n",
         _labels_section(spec),
-        "%post\n" + _post_section(spec, versions),
+        "%post\n" + environment_text(spec, versions) + _later_text(spec),
         _environment_section(spec),
         RUNSCRIPT,
+        _help_section(spec),
     ]
     for section in sections:
         if len(section.encode("utf-8")) > MAX_SECTION_BYTES:
@@ -178,20 +188,21 @@ def render_text(
 
 
 def _labels_section(spec: dict[str, Any]) -> str:
-    lines = ["%labels", f"    cib-flows.name {spec['name']}"]
-    if spec["description"]:
-        # a label is read to the end of its line; only a build argument could be seen in it
-        description = re.sub(r"\{(?=\{)", "{ ", spec["description"])
-        lines.append(f"    cib-flows.description {description}")
-    return "\n".join(lines) + "\n"
+    return f"%labels\n    cib-flows.name {spec['name']}\n"
 
 
-def _post_section(spec: dict[str, Any], versions: dict[str, str] | None) -> str:
+def _help_section(spec: dict[str, Any]) -> str:
+    """What ``apptainer run-help`` says. The line begins with our word, and no build argument stands in it."""
+    description = re.sub(r"\{(?=\{)", "{ ", spec["description"] or "no description was given")
+    return f"%help\n    Image {spec['name']}: {description}\n"
+
+
+def environment_text(spec: dict[str, Any], versions: dict[str, str] | None) -> str:
+    """The part of ``%post`` that makes the environment: everything before the payload and the commands."""
     names = {"prefix": PREFIX, "exchange": EXCHANGE}
     wants_worker = spec["worker"] != "none"
     requirements = requirements_of(spec, versions)
     parts = [PREAMBLE.format(**names)]
-    parts += [f"    mkdir -p {quote(mount)}\n" for mount in spec["mounts"]]
     wants_python = bool(requirements) or wants_worker
     if wants_python and not brings_python(spec):
         parts.append(FIND_PYTHON.format(candidate=CHECK_CANDIDATE if wants_worker else ""))
@@ -200,29 +211,52 @@ def _post_section(spec: dict[str, Any], versions: dict[str, str] | None) -> str:
     elif wants_python:
         parts.append("    python=\n")
     if spec["apt"]:
-        parts.append(f"    phase apt\n    apt_install {_words(spec['apt'])}\n")
-    if wants_payload(spec):
-        parts.append(PAYLOAD.format(destination=quote(spec["payload"]["destination"]), **names))
+        parts.append(_block("apt", f"    apt_install {_words(spec['apt'])}\n"))
     if wants_python or spec["conda"]:
         parts.append(f"    mkdir -p {PREFIX}\n")
     if spec["conda"]:
         channels = " ".join(f"-c {quote(channel)}" for channel in spec["conda_channels"])
-        parts.append("    phase conda\n")
-        parts.append(CONDA_INSTALL.format(specs=_words(spec["conda"]), channels=channels, **names))
+        install = CONDA_INSTALL.format(specs=_words(spec["conda"]), channels=channels, **names)
+        parts.append(_block("conda", install))
     if wants_python:
-        parts.append("    phase pip\n")
-        parts.append(MAKE_ENVIRONMENT.format(**names))
-        parts.append(
+        install = MAKE_ENVIRONMENT.format(**names)
+        install += (
             f"    printf '%s\\n' \\\n        {_words(requirements)} > {PREFIX}/requirements.txt\n"
         )
         if wants_worker and not versions:
-            parts.append(f"    # the build endpoint adds {PINNED_BY_ENDPOINT}\n")
-        parts.append(PIP_INSTALL.format(**names))
+            install += f"    # the build endpoint adds {PINNED_BY_ENDPOINT}\n"
+        # a git reference has no hash that could be required
+        hashed = not any("git+https://" in requirement for requirement in requirements)
+        install += PIP_INSTALL.format(
+            compile_hashes=" --generate-hashes" if hashed else "",
+            sync_hashes=" --require-hashes" if hashed else "",
+            **names,
+        )
+        parts.append(_block("pip", install))
+    parts.append("    rm -rf /var/lib/apt/lists/* /etc/apt/apt.conf.d/99cib-flows\n")
+    return "".join(parts)
+
+
+def _block(phase: str, steps: str) -> str:
+    """Steps that a build skips when it goes on from a stage that has them."""
+    return f"    if todo {phase}; then\n        phase {phase}\n{indent(steps, '    ')}    fi\n"
+
+
+def has_later_steps(spec: dict[str, Any]) -> bool:
+    """Whether something follows the environment that another spec's image must not start from."""
+    return wants_payload(spec) or any(spec[f] for f in ("commands", "mounts", "environment"))
+
+
+def _later_text(spec: dict[str, Any]) -> str:
+    names = {"prefix": PREFIX, "exchange": EXCHANGE}
+    parts = [f"    mkdir -p {quote(mount)}\n" for mount in spec["mounts"]]
+    if wants_payload(spec):
+        parts.append(PAYLOAD.format(destination=quote(spec["payload"]["destination"]), **names))
     if spec["commands"]:
         parts.append(COMMANDS.format(**names))
         parts.append("".join(f"    {line}\n" for line in _exports(spec)))
         parts.append("".join(f"    run {quote(command)}\n" for command in spec["commands"]))
-    parts.append("    rm -rf /var/lib/apt/lists/* /etc/apt/apt.conf.d/99cib-flows\n")
+        parts.append("    rm -rf /var/lib/apt/lists/*\n")
     parts.append("    phase image\n")
     return "".join(parts)
 

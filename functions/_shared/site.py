@@ -12,6 +12,10 @@ SITE_VARIABLE = "CIB_FLOWS_SITE"
 DEFAULT_ROOT = "~/.cib-flows/containers"
 DEFAULT_BUILD_TIME_LIMIT_S = 4 * 3600
 DEFAULT_VERIFY_TIME_LIMIT_S = 1800
+DEFAULT_STAGE_LIMIT_BYTES = 20 * 1024**3
+DEFAULT_STAGE_MAX_AGE_S = (
+    7 * 24 * 3600
+)  # then the distribution's updates are worth a build from nothing
 DEFAULT_PAYLOAD_LIMIT_BYTES = 20 * 1024**3
 
 # key -> the type its value must have
@@ -21,6 +25,8 @@ SITE_KEYS: dict[str, tuple[type, ...]] = {
     "staging": (dict, type(None)),
     "payload_hosts": (list,),
     "payload_limit_bytes": (int,),
+    "stage_limit_bytes": (int,),
+    "stage_max_age_s": (int, float),
     "ca_bundle": (str, type(None)),
     "registry_mirrors": (dict,),
     "registry_login_hosts": (list,),
@@ -45,6 +51,8 @@ def load_site() -> dict[str, Any]:
         "staging": None,
         "payload_hosts": [],
         "payload_limit_bytes": DEFAULT_PAYLOAD_LIMIT_BYTES,
+        "stage_limit_bytes": DEFAULT_STAGE_LIMIT_BYTES,
+        "stage_max_age_s": DEFAULT_STAGE_MAX_AGE_S,
         "ca_bundle": None,
         "registry_mirrors": {},
         # who may see APPTAINER_DOCKER_USERNAME and APPTAINER_DOCKER_PASSWORD

@@ -1,0 +1,220 @@
+"""One ``apptainer build``, and what became of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from typing import Any
+
+from .conda_install import CONDA_INSTALL_SOURCE
+from .diagnostics import diagnose
+from .files import read_lent, remove_tree, tail_of, write_text
+from .places import processors
+from .processes import Ended, clean_environment, run_guarded
+from .registry import credentials_are_for
+from .results import StepFailed, shorten
+from .run_folder import RunFolder
+
+PHASES = {
+    "waiting": 5,
+    "base": 8,
+    "python": 10,
+    "apt": 20,
+    "conda": 30,
+    "pip": 45,
+    "payload": 65,
+    "commands": 70,
+    "image": 80,
+}
+LOG_READ_BYTES = 4 * 1024 * 1024
+
+
+class Builder:
+    """Runs builds of one run with one engine in one scratch folder."""
+
+    def __init__(
+        self,
+        engine: str,
+        site: dict[str, Any],
+        folder: RunFolder,
+        plan: dict[str, Any],
+        scratch: str,
+    ) -> None:
+        self.engine = engine
+        self.site = site
+        self.folder = folder
+        self.plan = plan
+        self.scratch = scratch
+        self.exchange = os.path.join(scratch, "exchange")
+        self.environment = _build_environment(site, plan, scratch)
+        self.elapsed_s = 0.0
+
+    def build(self, recipe: str, image: str, done: list[str], *, with_payload: bool) -> None:
+        """Build ``recipe`` (a file) to ``image``, appending to the run's log.
+
+        ``done`` are the phases that the recipe's base has behind it. Raises :class:`StepFailed`, and leaves
+        no file, when it fails.
+        """
+        remove_tree(self.exchange)
+        binds = self._lend(done, with_payload)
+        command = [self.engine, "build", "--force", *binds]
+        if os.geteuid() == 0:
+            # root in a container or VM may lack capabilities that a plain build asks for; a mapped root has them
+            command.append("--fakeroot")
+        arguments = squash_arguments(self.site, str(self.plan["engine"]))
+        if arguments:
+            command += ["--mksquashfs-args", arguments]
+        ended = run_guarded(
+            [*command, image, recipe],
+            cwd=self.folder.work,
+            environment=self.environment,
+            log_path=self.folder.log,
+            time_limit_s=float(self.site["build_time_limit_s"]) - self.elapsed_s,
+            scratch=[self.scratch],
+            is_aborted=self.folder.is_aborted,
+            on_tick=self._tell,
+        )
+        self.elapsed_s += ended.elapsed_s
+        if ended.stopped or ended.status != 0:
+            remove_tree(image)
+            raise self._failure(ended)
+        self._require_readable(image)
+
+    def _lend(self, done: list[str], with_payload: bool) -> list[str]:
+        """Fill the folder that is bound to ``/mnt`` during the build; returns the ``--bind`` options."""
+        os.makedirs(self.exchange, mode=0o755)
+        write_text(os.path.join(self.exchange, "lent"), "")
+        write_text(os.path.join(self.exchange, "done"), "".join(f"{phase}\n" for phase in done))
+        binds = ["--bind", f"{self.exchange}:/mnt"]
+        os.mkdir(os.path.join(self.exchange, "tools"))
+        if self.site["tools"] and os.path.isdir(self.site["tools"]):
+            # bound read-only: a recipe's own commands must not be able to change the next build's tools
+            binds += ["--bind", f"{self.site['tools']}:/mnt/tools:ro"]
+        write_text(os.path.join(self.exchange, "conda_install.py"), CONDA_INSTALL_SOURCE)
+        if self.site["ca_bundle"]:
+            shutil.copyfile(self.site["ca_bundle"], os.path.join(self.exchange, "ca.crt"))
+        if with_payload and self.plan["payload"]["kind"] != "none":
+            os.mkdir(os.path.join(self.exchange, "payload"))
+            binds += ["--bind", f"{self.folder.payload}:/mnt/payload:ro"]
+        return binds
+
+    def _tell(self, _: float) -> None:
+        phase = read_lent(os.path.join(self.exchange, "phase"), 40).strip()
+        if "Creating SIF file" in tail_of(self.folder.log, 2000):
+            phase = "image"
+        phase = phase if phase in PHASES else "base"
+        self.folder.set_status("running", "build_image", phase, PHASES[phase])
+
+    def _failure(self, ended: Ended) -> StepFailed:
+        log = tail_of(self.folder.log, LOG_READ_BYTES)
+        if ended.stopped == "aborted":
+            code, message, hint = "aborted", "The build was stopped on request.", ""
+        elif ended.stopped == "time_limit":
+            code = "time_limit"
+            message = (
+                f"The build did not finish within {self.site['build_time_limit_s']} seconds "
+                "and was stopped."
+            )
+            hint = "Make the image smaller, or ask the endpoint's administrator for a longer limit."
+        else:
+            code, message, hint = refusal_in(self.exchange) or diagnose(log)
+            if code == "build_failed":
+                message = f"Apptainer could not build the image (exit status {ended.status})."
+        return StepFailed(code, message, hint, log_path=self.folder.log, log_tail=log)
+
+    def _require_readable(self, image: str) -> None:
+        """An exit status of 0 is not an image: some failures end with 0 and no file."""
+        listed = None
+        if os.path.isfile(image):
+            listed = subprocess.run(
+                [self.engine, "sif", "list", image],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=300,
+                check=False,
+            )
+        if listed is None or listed.returncode != 0 or "Squashfs" not in listed.stdout:
+            remove_tree(image)
+            raise StepFailed(
+                "image_unreadable",
+                "Apptainer reported success but left no image that can be read.",
+                "The log's last lines are shown; start the run again.",
+                log_path=self.folder.log,
+                log_tail=tail_of(self.folder.log, LOG_READ_BYTES),
+            )
+
+
+def squash_arguments(site: dict[str, Any], engine: str) -> str:
+    """What mksquashfs is told: the site's words, else a quick compressor where the engine can take them.
+
+    zstd at level 6 packs about as tightly as Apptainer's default, gzip at level 9, in about a tenth of the
+    time (benchmarks/build_speed.py measures it). ``--mksquashfs-args`` came with Apptainer 1.4.
+    """
+    if site["mksquashfs_args"] is not None:
+        given: str = site["mksquashfs_args"]
+        return given
+    found = engine.split()[-1].split(".") if engine.startswith("apptainer version") else []
+    if len(found) < 2 or not (found[0].isdigit() and found[1].isdigit()):
+        return ""
+    if (int(found[0]), int(found[1])) < (1, 4):
+        return ""
+    return f"-comp zstd -Xcompression-level 6 -processors {processors()}"
+
+
+def _build_environment(site: dict[str, Any], plan: dict[str, Any], scratch: str) -> dict[str, str]:
+    environment = clean_environment(site)
+    if not credentials_are_for(plan["base"]["resolved"].split("/")[0], site):
+        for key in ("APPTAINER_DOCKER_USERNAME", "APPTAINER_DOCKER_PASSWORD"):
+            environment.pop(key, None)
+    temporary = os.path.join(scratch, "tmp")
+    os.mkdir(temporary)
+    cache = site["cachedir"] or os.path.join(site["root"], "cache", "apptainer")
+    os.makedirs(cache, mode=0o700, exist_ok=True)
+    environment.update(APPTAINER_TMPDIR=temporary, APPTAINER_CACHEDIR=cache, TMPDIR=temporary)
+    # APPTAINERENV_ variables are set inside %post, and are not kept in the image
+    inside = {
+        "PIP_INDEX_URL": site["pip_index_url"],
+        "UV_DEFAULT_INDEX": site["pip_index_url"],
+        "PIP_EXTRA_INDEX_URL": " ".join(site["pip_extra_index_urls"]),
+        "UV_INDEX": " ".join(site["pip_extra_index_urls"]),
+        "UV_CACHE_DIR": "/mnt/uv-cache",
+        "PIP_CACHE_DIR": "/mnt/pip-cache",
+        "RATTLER_CACHE_DIR": "/mnt/conda-cache",
+        "CONDA_PKGS_DIRS": "/mnt/conda-cache",
+        "UV_PYTHON_DOWNLOADS": "never",
+        "UV_NO_PROGRESS": "1",
+        "UV_NO_CONFIG": "1",
+    }
+    if site["ca_bundle"]:
+        for key in (
+            "SSL_CERT_FILE",
+            "PIP_CERT",
+            "REQUESTS_CA_BUNDLE",
+            "CURL_CA_BUNDLE",
+            "GIT_SSL_CAINFO",
+        ):
+            inside[key] = "/mnt/ca.crt"
+    for key, value in inside.items():
+        if value:
+            environment[f"APPTAINERENV_{key}"] = str(value)
+    for scheme, proxy in site["proxies"].items():
+        environment[f"{scheme}_proxy"] = environment[f"{scheme.upper()}_PROXY"] = str(proxy)
+    return environment
+
+
+def refusal_in(exchange: str) -> tuple[str, str, str] | None:
+    """What the recipe itself refused, by the file that it leaves for us."""
+    code, _, message = read_lent(os.path.join(exchange, "refusal"), 4000).partition("\n")
+    hints = {
+        "apt_missing": "Take a base image of Debian or Ubuntu, or leave 'apt' out.",
+        "command_failed": "Correct the entry in 'commands'; the log shows what it printed.",
+        "conda_missing": "Take a base image with conda, or ask the endpoint's administrator for its tools.",
+        "python_missing": "Take a base image with Python such as python:3.11-slim, or set 'worker' to 'none'.",
+        "python_too_old": "Take a base image with a newer Python, or set 'worker' to 'none'.",
+    }
+    if code not in hints or not message.strip():
+        return None
+    return code, shorten(message, 400), hints[code]

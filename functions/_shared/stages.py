@@ -1,0 +1,138 @@
+"""Finished environments kept for the next build that asks for them and perhaps for more.
+
+A stage is an image of a recipe's environment (base, Debian, conda and Python packages), without payload and
+commands. It may serve a build only if everything in it was asked for by that build too: the same ground
+(base, engine, machine, Debian and conda packages, recipe template) and a subset of its Python requirements.
+The pip phase then resolves anew and makes the environment exactly what it resolved, so an image made from a
+stage holds what an image made from nothing would. Stages are checked against their sha256 before use.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from .files import canonical_json, read_json, sha256_file, sha256_text, write_json
+from .recipe import environment_text, requirements_of
+
+
+class Stage:
+    """A kept environment: its image, and the Python requirements that are in it."""
+
+    def __init__(self, image: str, sha256: str, requirements: list[str], size: int) -> None:
+        self.image = image
+        self.sha256 = sha256
+        self.requirements = requirements
+        self.size = size
+
+
+class Stages:
+    """The stages of one root, bounded in bytes and age."""
+
+    def __init__(self, root: str, limit_bytes: int, max_age_s: float) -> None:
+        self.folder = os.path.join(root, "cache", "stages")
+        self.limit_bytes = limit_bytes
+        self.max_age_s = max_age_s
+
+    def best(self, ground: str, requirements: list[str]) -> Stage | None:
+        """The stage of ``ground`` with the most of ``requirements`` and nothing else, if any is sound."""
+        asked = set(requirements)
+        found: list[tuple[int, str, dict[str, Any]]] = []
+        for path, about in self._entries():
+            if about["ground"] == ground and set(about["requirements"]) <= asked:
+                found.append((len(about["requirements"]), path, about))
+        for _, path, about in sorted(found, key=lambda entry: entry[0], reverse=True):
+            image = path[: -len(".json")] + ".sif"
+            try:
+                sound = time.time() - about["made_at"] < self.max_age_s and (
+                    sha256_file(image) == about["sha256"]
+                )
+            except OSError:
+                sound = False
+            if sound:
+                os.utime(path)
+                return Stage(image, about["sha256"], about["requirements"], about["bytes"])
+            self._remove(path)
+        return None
+
+    def keep(self, image: str, sha256: str, ground: str, requirements: list[str]) -> Stage | None:
+        """Keep ``image`` (by a second name, not a copy); None where the file system has no hard links."""
+        name = sha256_text(canonical_json([ground, sorted(requirements)]))
+        path = os.path.join(self.folder, f"{name}.json")
+        kept = os.path.join(self.folder, f"{name}.sif")
+        size = os.path.getsize(image)
+        if self.limit_bytes <= 0 or size > self.limit_bytes:
+            return None
+        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        aside = f"{kept}.{os.getpid()}"
+        try:
+            os.link(image, aside)
+            os.replace(aside, kept)
+        except OSError:
+            return None
+        about = {
+            "ground": ground,
+            "requirements": sorted(requirements),
+            "sha256": sha256,
+            "bytes": size,
+            "made_at": time.time(),
+        }
+        write_json(path, about, 0o600)
+        self.trim()
+        return Stage(kept, sha256, requirements, size)
+
+    def trim(self) -> None:
+        """Remove the longest unused stages until the rest fit the limit."""
+        entries = []
+        for path, about in self._entries():
+            try:
+                entries.append((os.path.getmtime(path), path, int(about["bytes"])))
+            except OSError:
+                continue
+        total = sum(size for _, _, size in entries)
+        for _, path, size in sorted(entries):
+            if total <= self.limit_bytes:
+                return
+            self._remove(path)
+            total -= size
+
+    def _entries(self) -> list[tuple[str, dict[str, Any]]]:
+        found = []
+        try:
+            names = os.listdir(self.folder)
+        except OSError:
+            return []
+        for name in names:
+            if not name.endswith(".json"):
+                continue
+            path = os.path.join(self.folder, name)
+            try:
+                about = read_json(path)
+                known = {"ground", "requirements", "sha256", "bytes", "made_at"} <= about.keys()
+            except (OSError, ValueError, AttributeError):
+                known = False
+            if known:
+                found.append((path, about))
+        return found
+
+    def _remove(self, path: str) -> None:
+        for name in (path, path[: -len(".json")] + ".sif"):
+            try:
+                os.unlink(name)
+            except OSError:
+                pass
+
+
+def ground_of(spec: dict[str, Any], plan: dict[str, Any]) -> str:
+    """Digest of what a stage stands on: everything but the Python requirements themselves."""
+    bare = {**spec, "pip": []}
+    text = environment_text(bare, {"cib-flows-worker": ""} if plan["worker"] else None)
+    return sha256_text(
+        canonical_json([text, plan["base"]["digest"], plan["engine"], plan["machine"]])
+    )
+
+
+def requirements_in(spec: dict[str, Any], plan: dict[str, Any]) -> list[str]:
+    """The Python requirements of a build as its stages name them."""
+    return sorted(requirements_of(spec, plan["worker"]))
