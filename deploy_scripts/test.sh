@@ -51,6 +51,9 @@ summary() {
 }
 
 BASE_IMAGES=(--all)
+if is_root && [ -z "${CIB_HALF:-}" ]; then # what the tiers that need it find, or are skipped without
+    bash "$CIB_DEPLOY_DIR/rabbitmq.sh" packages || say "RabbitMQ could not be installed: its tests are skipped"
+fi
 prepare_machine test test.sh "$@"
 
 # The Compute SDK knows one port only, and one local Globus at a time can hold it.

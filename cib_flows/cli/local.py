@@ -114,12 +114,19 @@ def local() -> None:
     help="A site profile (JSON), merged over this home's default.",
 )
 @click.option("--no-compute-port", is_flag=True, help="Leave port 5000 alone.")
+@click.option(
+    "--broker",
+    metavar="URL",
+    envvar="CIB_FLOWS_LOCAL_BROKER",
+    help="A RabbitMQ for endpoint daemons (amqp://…), or 'embedded'  [default: as last time].",
+)
 def start(
     home_path: str | None,
     as_json: bool,
     port: int | None,
     site_path: Path | None,
     no_compute_port: bool,
+    broker: str | None,
 ) -> None:
     """Start the local Globus in the background; a running one is left alone."""
     from cib_flows.local import control
@@ -130,6 +137,7 @@ def start(
         port=port,
         site=_site(site_path) if site_path else None,
         compute_port=not no_compute_port,
+        broker=broker,
     )
     document = _describe(home, started.record) | {"already_running": started.already}
     headline = "already runs" if started.already else "is up"

@@ -38,17 +38,21 @@ def start(
     port: int | None = None,
     site: Mapping[str, Any] | None = None,
     compute_port: bool = True,
+    broker: str | None = None,
 ) -> Started:
     """Start the server of ``home`` in the background and wait until it answers.
 
     A running server is left as it is. ``site`` is merged over the home's default site profile; None
-    keeps the profile that it has. Raises :class:`ServiceError` when the server does not come up.
+    keeps the profile that it has. ``broker`` is the URL of a RabbitMQ for endpoint daemons, or
+    ``embedded``; None keeps what it has. Raises :class:`ServiceError` when the server does not come up.
     """
     running = home.running()
     if running is not None:
         return Started(running, already=True)
     home.prepare()
     install_endpoint(home, home.write_site(site))
+    if broker is not None:
+        home.write_broker(None if broker == "embedded" else broker)
     command = [sys.executable, "-m", "cib_flows.local.server", "--home", str(home.path)]
     if port is not None:
         command += ["--port", str(port)]

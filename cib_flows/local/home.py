@@ -9,6 +9,7 @@ layout is part of the contract with the rest of the package::
     server.json    pid, port, compute_port, amqp_port of the server
     server.lock    locked for as long as the server lives
     server.log     what the server and its engines had to say
+    broker         URL of the RabbitMQ that endpoint daemons use (0600); absent: the embedded queue
     site.json      the site profile that functions read
     endpoint/      the Compute endpoint's configuration, as an administrator would install it
     runs/          one folder per user endpoint process
@@ -127,6 +128,7 @@ class Home:
         self.server_path = self.path / "server.json"
         self.lock_path = self.path / "server.lock"
         self.log_path = self.path / "server.log"
+        self.broker_path = self.path / "broker"
         self.site_path = self.path / "site.json"
         self.endpoint_dir = self.path / "endpoint"
         self.runs_dir = self.path / "runs"
@@ -190,6 +192,28 @@ class Home:
     def site(self) -> dict[str, Any]:
         site: dict[str, Any] = json.loads(self.site_path.read_text(encoding="utf-8"))
         return site
+
+    # -- its broker ----------------------------------------------------------------------------
+
+    def broker_url(self) -> str | None:
+        """The RabbitMQ for endpoint daemons; None for the embedded queue."""
+        try:
+            return self.broker_path.read_text("utf-8").strip() or None
+        except FileNotFoundError:
+            return None
+
+    def write_broker(self, url: str | None) -> None:
+        """Choose the broker for the next start; None: the embedded queue. Raises
+        :class:`UsageError`."""
+        if url is None:
+            self.broker_path.unlink(missing_ok=True)
+            return
+        if not re.fullmatch(r"amqps?://[^\s/]+(/[^\s]*)?", url):
+            raise UsageError(
+                "The broker must be a URL such as amqp://user:password@127.0.0.1:5672/%2F, "
+                "or 'embedded'."
+            )
+        write_aside(self.broker_path, url + "\n", 0o600)
 
     # -- its server ----------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ from cib_flows.local.actions import ActionProvider
 from cib_flows.local.amqp.broker import Broker
 from cib_flows.local.amqp.server import AmqpServer
 from cib_flows.local.auth import AuthService
+from cib_flows.local.compute.couriers import Courier, EmbeddedCourier, RabbitCourier
 from cib_flows.local.compute.provider import ComputeProvider
 from cib_flows.local.compute.routes import compute_routes
 from cib_flows.local.compute.service import ComputeService
@@ -130,8 +131,14 @@ class LocalGlobus:
         self.auth = AuthService(client, home.token(), self.database)
         self.broker = Broker()
         self.amqp = AmqpServer(self.broker, user=client.client_id, password=client.queue_password)
+        address = home.broker_url()
+        courier: Courier = (
+            RabbitCourier(address)
+            if address is not None
+            else EmbeddedCourier(self.broker, lambda: self.amqp.url(self._record().amqp_port))
+        )
         self.compute = ComputeService(
-            self.database, home, client.endpoint_id, self.auth.identity, self.broker
+            self.database, home, client.endpoint_id, self.auth.identity, self.broker, courier
         )
         self.transfer = TransferService(self.database, home, self.auth.identity)
         compute_v3 = ComputeProvider(self.compute, version=3)

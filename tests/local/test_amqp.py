@@ -201,7 +201,7 @@ def test_what_is_not_implemented_is_refused_aloud(running: Running) -> None:
     running.put("q")
     with running.connect() as connection:
         for use, code in (
-            (lambda channel: channel.exchange_declare("e"), 540),
+            (lambda channel: channel.exchange_declare("e"), 403),
             (lambda channel: channel.queue_purge("q"), 540),
             (lambda channel: channel.queue_declare("mine"), 403),
         ):

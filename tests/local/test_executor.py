@@ -95,7 +95,7 @@ report({
     "results": [found[task]["result"] for task in tasks],
     "function": client.get_function(name)["function_name"],
     "status": client.get_endpoint_status(endpoint)["status"],
-    "endpoints": len(client.get_endpoints()),
+    "endpoints": [entry["uuid"] for entry in client.get_endpoints()].count(endpoint),
     "metadata": client.get_endpoint_metadata(endpoint)["name"],
     "restricted": client.get_allowed_functions(endpoint)["restricted"],
     "deleted": client.delete_function(name).http_status,

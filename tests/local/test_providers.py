@@ -17,6 +17,7 @@ from cib_flows.local.actions import ActionProvider, ActionRefused, ActionRequest
 from cib_flows.local.amqp.broker import Broker
 from cib_flows.local.auth import AuthService
 from cib_flows.local.compute import wire
+from cib_flows.local.compute.couriers import EmbeddedCourier
 from cib_flows.local.compute.engines import ConfigurationRefused, EngineTask
 from cib_flows.local.compute.provider import ComputeProvider
 from cib_flows.local.compute.service import ComputeService
@@ -77,8 +78,14 @@ class Services:
         self.staging_id = client.staging_collection_id
         self.database = Database(home.database_path)
         self.identity = AuthService(client, home.token(), self.database).identity
+        broker = Broker()
         self.compute = ComputeService(
-            self.database, home, client.endpoint_id, self.identity, Broker()
+            self.database,
+            home,
+            client.endpoint_id,
+            self.identity,
+            broker,
+            EmbeddedCourier(broker, lambda: "amqp://nowhere"),
         )
         self.engines = ScriptedEngines(self.compute)
         self.compute._engines = self.engines  # type: ignore[assignment]

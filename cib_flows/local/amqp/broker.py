@@ -1,15 +1,15 @@
 """Queues of messages, without a wire: what the AMQP server serves and the Compute service fills.
 
-Only what result queues need is here: named queues on the default exchange, consumers with a
-prefetch limit, acknowledgements, requeueing. Exchanges and publishing clients would be added beside
-:meth:`Broker.publish`.
+Only what the Compute service needs is here: named queues on the default exchange, consumers with a
+prefetch limit, acknowledgements, requeueing; and exchanges whose messages go to the service itself.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 __all__ = ["Broker", "Message", "Queue"]
 
@@ -23,6 +23,8 @@ class Message:
     timestamp: int
     on_acknowledged: Callable[[], None] = lambda: None
     redelivered: bool = False
+    # AMQP properties beside the time: content type, headers.
+    properties: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -31,6 +33,7 @@ class Queue:
     ready: deque[Message] = field(default_factory=deque)
     # Called when there may be something to take; one for each consumer.
     consumers: list[Callable[[], None]] = field(default_factory=list)
+    exclusive: bool = False
 
     def put(self, message: Message) -> None:
         self.ready.append(message)
@@ -49,10 +52,14 @@ class Queue:
 class Broker:
     """``restore`` is asked for a queue that a client names and this broker does not know, for
     instance after a restart: it returns what fills the queue, or None when there is no such
-    queue."""
+    queue.
+
+    ``sinks`` are the exchanges that clients may publish to: each gets the body of every message, and
+    returns once it is kept."""
 
     def __init__(self) -> None:
         self._queues: dict[str, Queue] = {}
+        self.sinks: dict[str, Callable[[bytes], None]] = {}
         self.restore: Callable[[str], Callable[[], None] | None] = lambda name: None
 
     def declare(self, name: str) -> Queue:

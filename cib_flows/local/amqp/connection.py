@@ -1,7 +1,7 @@
 """One client's AMQP 0-9-1 connection, over pika's frame codec.
 
-Clients consume and acknowledge here; they do not publish. What this broker does not do is refused
-with the protocol's own ``540 not implemented``, never passed over in silence.
+Clients consume and acknowledge here, and publish to the service's own exchanges. What this broker
+does not do is refused with the protocol's own ``540 not implemented``, never passed over in silence.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ FRAME_MAX = 131_072
 CHANNEL_MAX = 255
 HEARTBEAT = 60
 HANDSHAKE_LIMIT = 10.0
+MAX_CONTENT = 12 * 1024 * 1024  # the service's 10 MB for a result, and what stands around it
 
 _FRAME_OVERHEAD = 8
 _CAPABILITIES = {
     "basic.nack": True,
+    "publisher_confirms": True,
     "consumer_cancel_notify": True,
     "authentication_failure_close": True,
 }
@@ -43,6 +45,16 @@ class _Consumer:
     no_ack: bool
 
 
+@dataclass
+class _Inbound:
+    """A message that a client is sending."""
+
+    exchange: str
+    routing_key: str
+    size: int | None = None
+    body: bytearray = field(default_factory=bytearray)
+
+
 @dataclass(eq=False)
 class _Channel:
     number: int
@@ -50,6 +62,9 @@ class _Channel:
     consumers: dict[str, _Consumer] = field(default_factory=dict)
     unacknowledged: dict[int, tuple[Queue, Message]] = field(default_factory=dict)
     last_tag: int = 0
+    inbound: _Inbound | None = None
+    # How many messages the client published since it asked for confirmations; None if it did not.
+    published: int | None = None
 
 
 class _Refuse(Exception):
@@ -153,7 +168,12 @@ class Connection:
             channel.unacknowledged[tag] = (consumer.queue, message)
         method = spec.Basic.Deliver(consumer.tag, tag, message.redelivered, "", consumer.queue.name)
         properties = spec.BasicProperties(
-            content_type="application/octet-stream", delivery_mode=2, timestamp=message.timestamp
+            **{
+                "content_type": "application/octet-stream",
+                "delivery_mode": 2,
+                "timestamp": message.timestamp,
+                **message.properties,
+            }
         )
         self._send(channel.number, method)
         self._writer.write(frame.Header(channel.number, len(body), properties).marshal())
@@ -196,8 +216,8 @@ class Connection:
             return
         try:
             if not isinstance(received, frame.Method):
-                raise _Refuse(505, "UNEXPECTED_FRAME - content without a publish", whole=True)
-            if received.channel_number == 0:
+                self._handle_content(received)
+            elif received.channel_number == 0:
                 self._handle_connection(received.method)
             else:
                 self._handle_channel(received.channel_number, received.method)
@@ -263,6 +283,9 @@ class Connection:
         handlers: dict[type, Callable[[_Channel, Any], None]] = {
             spec.Channel.Close: self._channel_close,
             spec.Queue.Declare: self._queue_declare,
+            spec.Exchange.Declare: self._exchange_declare,
+            spec.Confirm.Select: self._confirm,
+            spec.Basic.Publish: self._publish,
             spec.Basic.Qos: self._qos,
             spec.Basic.Consume: self._consume,
             spec.Basic.Cancel: self._cancel,
@@ -309,6 +332,55 @@ class Connection:
             spec.Queue.DeclareOk(queue.name, len(queue.ready), len(queue.consumers)),
         )
 
+    def _exchange_declare(self, channel: _Channel, method: Any) -> None:
+        if not method.passive:
+            raise _Refuse(403, "ACCESS_REFUSED - exchanges are made by the service")
+        self._check_exchange(method.exchange)
+        self._send(channel.number, spec.Exchange.DeclareOk())
+
+    def _check_exchange(self, name: str) -> None:
+        if name not in self._broker.sinks:
+            raise _Refuse(404, f"NOT_FOUND - no exchange '{name}'")
+
+    def _confirm(self, channel: _Channel, _: Any) -> None:
+        channel.published = channel.published or 0
+        self._send(channel.number, spec.Confirm.SelectOk())
+
+    def _publish(self, channel: _Channel, method: Any) -> None:
+        if channel.inbound is not None:
+            raise _Refuse(505, "UNEXPECTED_FRAME - a message within a message", whole=True)
+        self._check_exchange(method.exchange)
+        channel.inbound = _Inbound(method.exchange, method.routing_key)
+
+    def _handle_content(self, received: Any) -> None:
+        channel = self._channels.get(received.channel_number)
+        if channel is None:
+            return  # sent before our Close was read
+        inbound = channel.inbound
+        if inbound is None or isinstance(received, frame.Header) != (inbound.size is None):
+            raise _Refuse(505, "UNEXPECTED_FRAME - content without a publish", whole=True)
+        if isinstance(received, frame.Header):
+            inbound.size = int(received.body_size)
+            if inbound.size > MAX_CONTENT:
+                raise _Refuse(311, "CONTENT_TOO_LARGE - a message may hold at most 10 MB")
+        else:
+            inbound.body += received.fragment
+        if len(inbound.body) >= (inbound.size or 0):
+            channel.inbound = None
+            self._take(channel, inbound)
+
+    def _take(self, channel: _Channel, inbound: _Inbound) -> None:
+        """Hand a whole message to the service; confirm it once the service keeps it."""
+        answer: Any = spec.Basic.Ack
+        try:
+            self._broker.sinks[inbound.exchange](bytes(inbound.body))
+        except Exception:
+            log.exception("a message to exchange %r could not be kept", inbound.exchange)
+            answer = spec.Basic.Nack
+        if channel.published is not None:
+            channel.published += 1
+            self._send(channel.number, answer(channel.published))
+
     def _qos(self, channel: _Channel, method: Any) -> None:
         channel.prefetch = method.prefetch_count or 0
         self._send(channel.number, spec.Basic.QosOk())
@@ -318,6 +390,9 @@ class Connection:
         tag = method.consumer_tag or f"ctag-{next(self._tags)}"
         if tag in channel.consumers:
             raise _Refuse(530, f"NOT_ALLOWED - consumer tag '{tag}' is in use")
+        if queue.consumers and (method.exclusive or queue.exclusive):
+            raise _Refuse(403, f"ACCESS_REFUSED - queue '{queue.name}' is in exclusive use")
+        queue.exclusive = bool(method.exclusive)
         if not method.nowait:
             self._send(channel.number, spec.Basic.ConsumeOk(tag))
         channel.consumers[tag] = _Consumer(queue, tag, bool(method.no_ack))

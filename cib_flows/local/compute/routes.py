@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import platform
-import socket
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from starlette.requests import Request
@@ -16,6 +12,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from cib_flows.local.compute import wire
+from cib_flows.local.compute.endpoint_routes import endpoint_handlers
+from cib_flows.local.compute.requests import Handler, read_body, read_uuid
 from cib_flows.local.compute.service import ComputeService, Submission
 from cib_flows.local.compute.store import Task
 from cib_flows.local.compute.wire import ComputeError
@@ -24,8 +22,6 @@ __all__ = ["compute_routes", "submission_of"]
 
 API_VERSION = "1.0.0"
 MIN_CLIENT_VERSION = "4.0.0"
-
-Handler = Callable[[Request], Awaitable[Any]]
 
 
 def compute_routes(service: ComputeService) -> list[Route]:
@@ -42,10 +38,7 @@ def compute_routes(service: ComputeService) -> list[Route]:
         ("GET", "/v2/tasks/{task_id}", handlers.get_task),
         ("POST", "/v2/batch_status", handlers.batch_status),
         ("GET", "/v2/taskgroup/{group_id}", handlers.task_group),
-        ("GET", "/v2/endpoints", handlers.list_endpoints),
-        ("GET", "/v2/endpoints/{endpoint_id}", handlers.get_endpoint),
-        ("GET", "/v2/endpoints/{endpoint_id}/status", handlers.endpoint_status),
-        ("GET", "/v3/endpoints/{endpoint_id}/allowed_functions", handlers.allowed_functions),
+        *endpoint_handlers(service),
     ]
     return [Route(path, _answering(handler), methods=[method]) for method, path, handler in table]
 
@@ -58,25 +51,6 @@ def _answering(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
             return JSONResponse(refusal.body, refusal.status)
 
     return answer
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    try:
-        body = json.loads(await request.body() or b"null")
-    except ValueError:
-        raise ComputeError(400, "MALFORMED_REQUEST", "The request body is not JSON.") from None
-    if not isinstance(body, dict):
-        raise ComputeError(400, "MALFORMED_REQUEST", "The request body must be a JSON object.")
-    return body
-
-
-def _uuid(text: Any, what: str) -> str:
-    try:
-        return str(uuid.UUID(str(text)))
-    except ValueError:
-        raise ComputeError(
-            422, "SEMANTICALLY_INVALID", f"Request payload failed validation: {what} is not a UUID"
-        ) from None
 
 
 def submission_of(
@@ -104,13 +78,13 @@ def submission_of(
         )
     group_id = body.get("task_group_id")
     return Submission(
-        endpoint_id=_uuid(endpoint_id, "endpoint_id"),
+        endpoint_id=read_uuid(endpoint_id, "endpoint_id"),
         tasks=tasks,
         user_endpoint_config=options["user_endpoint_config"] or {},
         user_runtime=options["user_runtime"] or {},
         resource_specification=options["resource_specification"],
         result_serializers=serializers,
-        task_group_id=_uuid(group_id, "task_group_id") if group_id is not None else None,
+        task_group_id=read_uuid(group_id, "task_group_id") if group_id is not None else None,
         create_queue=bool(body.get("create_queue", False)),
     )
 
@@ -127,13 +101,6 @@ def task_document(task: Task) -> dict[str, Any]:
             "task_transitions": wire.transitions(message.get("task_statuses")),
         }
     return document
-
-
-def _installed(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
 
 
 class _Handlers:
@@ -153,7 +120,7 @@ class _Handlers:
     # -- functions -----------------------------------------------------------------------------
 
     async def register_function(self, request: Request) -> Any:
-        return {"function_uuid": self._service.register_function(await _body(request))}
+        return {"function_uuid": self._service.register_function(await read_body(request))}
 
     async def get_function(self, request: Request) -> Any:
         function = self._service.function(request.path_params["function_id"])
@@ -173,7 +140,7 @@ class _Handlers:
     # -- tasks ---------------------------------------------------------------------------------
 
     async def submit_v3(self, request: Request) -> Any:
-        body = await _body(request)
+        body = await read_body(request)
         listed = body.get("tasks")
         if not isinstance(listed, dict) or not all(
             isinstance(payloads, list) and all(isinstance(item, str) for item in payloads)
@@ -198,7 +165,7 @@ class _Handlers:
         }
 
     async def submit_v2(self, request: Request) -> Any:
-        body = await _body(request)
+        body = await read_body(request)
         listed = body.get("tasks")
         if (
             not isinstance(listed, list)
@@ -244,7 +211,7 @@ class _Handlers:
         return task_document(task)
 
     async def batch_status(self, request: Request) -> Any:
-        wanted = (await _body(request)).get("task_ids")
+        wanted = (await read_body(request)).get("task_ids")
         if not isinstance(wanted, list):
             raise ComputeError(400, "MALFORMED_REQUEST", "task_ids must be a list")
         found = [self._service.store.task(str(task_id)) for task_id in wanted]
@@ -268,46 +235,6 @@ class _Handlers:
                 for task in self._service.store.group_tasks(group_id)
             ],
         }
-
-    # -- endpoints -----------------------------------------------------------------------------
-
-    def _endpoint(self, request: Request) -> str:
-        endpoint_id: str = request.path_params["endpoint_id"]
-        self._service.check_endpoint(endpoint_id)
-        return endpoint_id
-
-    def _summary(self) -> dict[str, Any]:
-        return {
-            "uuid": self._service.endpoint_id,
-            "name": "local",
-            "display_name": "cib-flows local",
-            "owner": self._service.identity.id,
-        }
-
-    async def list_endpoints(self, request: Request) -> Any:
-        return [self._summary()]
-
-    async def get_endpoint(self, request: Request) -> Any:
-        self._endpoint(request)
-        return {
-            **self._summary(),
-            "multi_user": True,
-            "public": False,
-            "description": "The endpoint built into this local Globus",
-            "hostname": socket.gethostname(),
-            "endpoint_version": _installed("globus-compute-endpoint"),
-            "sdk_version": _installed("globus-compute-sdk"),
-            "python_version": platform.python_version(),
-            "subscription_uuid": None,
-            **self._service.endpoint_files(),
-        }
-
-    async def endpoint_status(self, request: Request) -> Any:
-        self._endpoint(request)
-        return {"status": "online", "details": self._service.engine_status()}
-
-    async def allowed_functions(self, request: Request) -> Any:
-        return {"endpoint_id": self._endpoint(request), "restricted": False, "functions": []}
 
 
 def _timestamp(moment: float) -> str:

@@ -17,8 +17,16 @@ from typing import Any
 from cib_flows.local.actions import Identity
 from cib_flows.local.amqp.broker import Broker, Message
 from cib_flows.local.compute import wire
-from cib_flows.local.compute.engines import ConfigurationRefused, EngineTask, UserEndpoints
-from cib_flows.local.compute.store import ComputeStore, Function, Task
+from cib_flows.local.compute.couriers import Courier
+from cib_flows.local.compute.daemons import DaemonEndpoints
+from cib_flows.local.compute.endpoint_store import EndpointStore
+from cib_flows.local.compute.engines import (
+    ConfigurationRefused,
+    EngineTask,
+    UserEndpoints,
+    configuration_key,
+)
+from cib_flows.local.compute.store import ComputeStore, Function, Task, Work
 from cib_flows.local.compute.wire import ComputeError
 from cib_flows.local.database import Database
 from cib_flows.local.endpoint_files import CONFIG, SCHEMA, TEMPLATE
@@ -63,6 +71,7 @@ class ComputeService:
         endpoint_id: str,
         identity: Identity,
         broker: Broker,
+        courier: Courier,
     ) -> None:
         self.store = ComputeStore(database)
         self.endpoint_id = endpoint_id
@@ -72,19 +81,33 @@ class ComputeService:
         self._engines = UserEndpoints(
             home, endpoint_id, identity.id, self._on_result, self._on_lost
         )
+        self.daemons = DaemonEndpoints(
+            EndpointStore(database),
+            courier,
+            identity,
+            self._on_result,
+            self._on_lost,
+            self.store.take,
+            self._waiting,
+        )
         self._group_waiters: dict[str, set[asyncio.Future[None]]] = defaultdict(set)
         broker.restore = self._restore_queue
 
     async def start(self) -> None:
         """Answer for the tasks that were under way when the last server ended."""
         self._engines.remove_old_run_dirs()
-        for task in self.store.open_tasks():
-            self._on_lost(
-                task.id,
-                "The local Globus was restarted while this task was under way, and its engine ended with it.",
-            )
+        for work in self.store.open_work():
+            if work.endpoint_id != self.endpoint_id:
+                self.daemons.resume(work.endpoint_id, work.config, work.runtime)
+            else:
+                self._on_lost(
+                    work.task_id,
+                    "The local Globus was restarted while this task was under way, and its engine ended with it.",
+                )
+        await self.daemons.start()
 
     async def stop(self) -> None:
+        await self.daemons.stop()
         await self._engines.stop()
 
     # -- functions -----------------------------------------------------------------------------
@@ -123,7 +146,7 @@ class ComputeService:
         return function
 
     def check_endpoint(self, endpoint_id: str) -> None:
-        if endpoint_id != self.endpoint_id:
+        if endpoint_id != self.endpoint_id and self.daemons.store.get(endpoint_id) is None:
             raise ComputeError(
                 404, "ENDPOINT_NOT_FOUND", f"Endpoint {endpoint_id} could not be resolved"
             )
@@ -150,37 +173,78 @@ class ComputeService:
         self.check_endpoint(submission.endpoint_id)
         if not submission.tasks:
             raise _invalid("A submission needs at least one task.")
-        functions = {name: self.function(name) for name, _ in submission.tasks}
+        for name, _ in submission.tasks:
+            self.function(name)
+            self._check_allowed(submission.endpoint_id, name)
         if sum(len(payload) for _, payload in submission.tasks) > MAX_SUBMISSION:
             raise ComputeError(413, "PAYLOAD_TOO_LARGE", "A submission may hold at most 10 MB.")
         group_id = submission.task_group_id or str(uuid.uuid4())
+        config, runtime = submission.user_endpoint_config, submission.user_runtime
+        is_own = submission.endpoint_id == self.endpoint_id
         try:
-            await self._engines.ready(submission.user_endpoint_config, submission.user_runtime)
+            if is_own:
+                place = configuration_key(config)
+                await self._engines.ready(config, runtime)
+            else:
+                place = self.daemons.place(submission.endpoint_id, config, runtime)
+                await self.daemons.ready(submission.endpoint_id, config, runtime)
         except ConfigurationRefused as refusal:
             raise ComputeError(
                 422, "SEMANTICALLY_INVALID", f"Request payload failed validation: {refusal}"
             ) from refusal
-        tasks = [
-            EngineTask(
+        listed = [
+            Work(
                 task_id=str(uuid.uuid4()),
                 function_id=function_id,
-                buffer=functions[function_id].packed_code + payload,
+                endpoint_id=submission.endpoint_id,
+                place=place,
+                payload=payload,
+                config=config,
+                runtime=runtime,
                 resource_specification=submission.resource_specification,
                 result_serializers=submission.result_serializers,
             )
             for function_id, payload in submission.tasks
         ]
-        self.store.add_tasks(
-            self.identity.id,
-            group_id,
-            submission.create_queue,
-            [(task.task_id, task.function_id) for task in tasks],
-            action,
-        )
+        self.store.add_tasks(self.identity.id, group_id, submission.create_queue, listed, action)
         if submission.create_queue:
             self._broker.declare(self.queue_prefix + group_id)
-        self._engines.dispatch(submission.user_endpoint_config, submission.user_runtime, tasks)
-        return Submitted(group_id, [task.task_id for task in tasks])
+        tasks = [self._engine_task(work) for work in listed]
+        if is_own:
+            self._engines.dispatch(config, runtime, tasks)
+        else:
+            self.daemons.dispatch(place, tasks)
+        return Submitted(group_id, [work.task_id for work in listed])
+
+    def _check_allowed(self, endpoint_id: str, function_id: str) -> None:
+        allowed = self.allowed_functions(endpoint_id)
+        if allowed is not None and function_id not in allowed:
+            raise ComputeError(
+                403,
+                "FUNCTION_NOT_PERMITTED",
+                f"Function {function_id} not permitted on endpoint {endpoint_id}",
+            )
+
+    def allowed_functions(self, endpoint_id: str) -> list[str] | None:
+        """The only functions that an endpoint's registration allows; None: all."""
+        registration = self.daemons.store.get(endpoint_id)
+        return registration.allowed_functions if registration is not None else None
+
+    def _engine_task(self, work: Work) -> EngineTask:
+        function = self.store.function(work.function_id)
+        return EngineTask(
+            task_id=work.task_id,
+            function_id=work.function_id,
+            buffer=(function.packed_code if function is not None else "") + work.payload,
+            resource_specification=work.resource_specification,
+            result_serializers=work.result_serializers,
+        )
+
+    def _waiting(self, place: str) -> list[tuple[EngineTask, bool]]:
+        return [
+            (self._engine_task(work), work.taken_by is not None)
+            for work in self.store.open_work(place)
+        ]
 
     def _on_lost(self, task_id: str, sentence: str) -> None:
         self._on_result(task_id, wire.error_result(task_id, "TASK_LOST", sentence))
@@ -232,8 +296,10 @@ class ComputeService:
     def _restore_queue(self, name: str) -> Callable[[], None] | None:
         """For a queue that the broker lost with the last server: what fills it again; None if never
         ours."""
+        if not name.startswith(self.queue_prefix):
+            return self.daemons.refill(name)
         group_id = name.removeprefix(self.queue_prefix)
-        if not name.startswith(self.queue_prefix) or not self.store.group_queue(group_id):
+        if not self.store.group_queue(group_id):
             return None
 
         def fill() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from cib_flows.local.database import Database
 
-__all__ = ["ComputeStore", "Function", "StoredAction", "Task"]
+__all__ = ["ComputeStore", "Function", "StoredAction", "Task", "Work"]
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS compute_functions (
@@ -33,6 +33,11 @@ CREATE TABLE IF NOT EXISTS compute_actions (
     id TEXT PRIMARY KEY, request_id TEXT NOT NULL UNIQUE, group_id TEXT NOT NULL, creator TEXT NOT NULL,
     created REAL NOT NULL
 );
+CREATE TABLE IF NOT EXISTS compute_work (
+    task_id TEXT PRIMARY KEY, endpoint_id TEXT NOT NULL, place TEXT NOT NULL, how TEXT NOT NULL,
+    payload TEXT NOT NULL, taken_by TEXT
+);
+CREATE INDEX IF NOT EXISTS compute_work_place ON compute_work (place);
 """
 
 WAITING = "waiting-for-ep"
@@ -74,6 +79,23 @@ class StoredAction:
     group_id: str
     creator: str
     created: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an open task needs to be run. ``place`` says which user endpoint is to run it,
+    ``taken_by`` which process was given it; None while nobody was."""
+
+    task_id: str
+    function_id: str
+    endpoint_id: str
+    place: str
+    payload: str
+    config: dict[str, Any]
+    runtime: dict[str, Any]
+    resource_specification: dict[str, Any] | None = None
+    result_serializers: list[str] | None = None
+    taken_by: str | None = None
 
 
 class ComputeStore:
@@ -127,11 +149,11 @@ class ComputeStore:
         owner: str,
         group_id: str,
         has_queue: bool,
-        tasks: Sequence[tuple[str, str]],
+        tasks: Sequence[Work],
         action: tuple[str, str] | None = None,
     ) -> None:
-        """Store ``(task id, function id)`` pairs as waiting; with ``action`` (its id and request
-        id) also the action that they make up. All of it, or nothing."""
+        """Store tasks as waiting; with ``action`` (its id and request id) also the action that they
+        make up. All of it, or nothing."""
         now = time.time()
         with self._database.transaction():
             self._database.execute(
@@ -143,11 +165,22 @@ class ComputeStore:
                 "SELECT count(*) AS n FROM compute_tasks WHERE group_id = ?", (group_id,)
             )
             first = row["n"] if row is not None else 0
-            for position, (task_id, function_id) in enumerate(tasks, first):
+            for position, task in enumerate(tasks, first):
                 self._database.execute(
                     "INSERT INTO compute_tasks (id, group_id, position, function_id, status, created) "
                     "VALUES (?, ?, ?, ?, ?, ?)",
-                    (task_id, group_id, position, function_id, WAITING, now),
+                    (task.task_id, group_id, position, task.function_id, WAITING, now),
+                )
+                how = [
+                    task.config,
+                    task.runtime,
+                    task.resource_specification,
+                    task.result_serializers,
+                ]
+                self._database.execute(
+                    "INSERT INTO compute_work (task_id, endpoint_id, place, how, payload) "
+                    "VALUES (?, ?, ?, ?, ?)",
+                    (task.task_id, task.endpoint_id, task.place, json.dumps(how), task.payload),
                 )
             if action is not None:
                 self._database.execute(
@@ -157,14 +190,31 @@ class ComputeStore:
 
     def complete(self, task_id: str, result: str, failed: bool) -> bool:
         """Keep a task's result message; False when the task is unknown or already complete."""
-        return (
-            self._database.execute(
+        with self._database.transaction():
+            self._database.execute("DELETE FROM compute_work WHERE task_id = ?", (task_id,))
+            touched = self._database.execute(
                 "UPDATE compute_tasks SET status = ?, result = ?, completed = ? "
                 "WHERE id = ? AND completed IS NULL",
                 ("failed" if failed else "success", result, time.time(), task_id),
             )
-            > 0
+        return touched > 0
+
+    def take(self, task_id: str, by: str) -> None:
+        """Note that a process was given an open task."""
+        self._database.execute(
+            "UPDATE compute_work SET taken_by = ? WHERE task_id = ?", (by, task_id)
         )
+
+    def open_work(self, place: str | None = None) -> list[Work]:
+        """What is to be run, in the order in which it was asked for; of one place, or of all."""
+        columns = "w.task_id, t.function_id, w.endpoint_id, w.place, w.payload, w.how, w.taken_by"
+        condition, parameters = ("WHERE w.place = ?", (place,)) if place else ("", ())
+        rows = self._database.rows(
+            f"SELECT {columns} FROM compute_work w JOIN compute_tasks t ON t.id = w.task_id "  # noqa: S608
+            f"{condition} ORDER BY t.created, t.position",
+            parameters,
+        )
+        return [_work(row) for row in rows]
 
     def task(self, task_id: str) -> Task | None:
         return next(iter(self._tasks("id = ?", (task_id,))), None)
@@ -213,3 +263,19 @@ class ComputeStore:
             (value,),
         )
         return None if row is None else StoredAction(*row)
+
+
+def _work(row: Any) -> Work:
+    config, runtime, specification, serializers = json.loads(row["how"])
+    return Work(
+        task_id=row["task_id"],
+        function_id=row["function_id"],
+        endpoint_id=row["endpoint_id"],
+        place=row["place"],
+        payload=row["payload"],
+        config=config,
+        runtime=runtime,
+        resource_specification=specification,
+        result_serializers=serializers,
+        taken_by=row["taken_by"],
+    )

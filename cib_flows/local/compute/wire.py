@@ -16,6 +16,7 @@ __all__ = [
     "pack_arguments",
     "pack_buffers",
     "pack_source",
+    "pack_task",
     "transitions",
 ]
 
@@ -50,6 +51,12 @@ def pack_source(name: str, source: str) -> str:
 
 def pack_arguments(args: list[Any], kwargs: dict[str, Any]) -> str:
     return pack_buffers(_JSON_DATA + json.dumps(args), _JSON_DATA + json.dumps(kwargs))
+
+
+def pack_task(task_id: str, buffer: str) -> bytes:
+    """The message that an endpoint takes a task from."""
+    data = {"task_id": task_id, "container_id": None, "container": None, "task_buffer": buffer}
+    return b"\x01" + json.dumps({"message_type": "task", "data": data}).encode()
 
 
 def load_json_data(data: str) -> Any:
