@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
@@ -263,8 +264,12 @@ def apptainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Apptainer:
 def built(start: Callable[..., Run], apptainer: Apptainer) -> Callable[..., tuple[Run, str]]:
     """Render a spec and let the stand-in build it; the run and the image's sha256."""
 
+    count = itertools.count(1)
+
     def make(**fields: Any) -> tuple[Run, str]:
-        run = start(**fields)
+        # two unfinished runs of one image would wait for each other
+        number = next(count)
+        run = start(**{"name": "demo" if number == 1 else f"demo-{number}", **fields})
         result = build_image(run.id, run.recipe_sha256)
         assert result["ok"] is True, result
         return run, str(result["sif_sha256"])

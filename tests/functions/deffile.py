@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass, field
 
 SCANNER_LIMIT = 64 * 1024
-SECTIONS = frozenset({"labels", "post", "environment", "runscript"})
+SECTIONS = frozenset({"labels", "post", "environment", "runscript", "help"})
 
 
 class NotReadable(Exception):
@@ -28,7 +28,7 @@ class Recipe:
 
 
 def parse(text: str) -> Recipe:
-    """The one stage of a definition file; raises :class:`NotReadable` for anything but our four sections."""
+    """The one stage of a definition file; raises :class:`NotReadable` for any section but ours."""
     if re.search(r"\{\{\s*\w+\s*\}\}", text):
         raise NotReadable("a build argument")
     if len(re.findall(r"(?mi)^bootstrap:", text)) != 1:

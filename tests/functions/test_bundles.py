@@ -100,10 +100,11 @@ def test_a_failure_and_an_abort(call: Call, start: Callable[..., Run]) -> None:
     assert result["failed_step"] == "render_recipe"
 
 
-def test_no_function_was_forgotten() -> None:
-    """Each name stands in a test above."""
-    text = Path(__file__).read_text()
-    assert all(f'call("{name}"' in text or f'"{name}",\n' in text for name in function_names())
+def test_a_report_of_a_run_without_a_folder(call: Call, run_id: str) -> None:
+    error = {"code": "spec_invalid", "message": "'name' is missing.", "hint": ""}
+    outputs = [{"step": "render_recipe", "output": {"ok": False, "error": error}}]
+    result = call("report_failure", run_id=run_id, caught=None, transfer=None, outputs=outputs)
+    assert result["sentence"] == "'name' is missing."
 
 
 @pytest.mark.parametrize("name", function_names())
