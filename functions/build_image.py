@@ -7,6 +7,7 @@ from typing import Any
 
 from ._shared.engine import Builder
 from ._shared.files import sha256_file, write_text
+from ._shared.node_check import prepare_node, require_node
 from ._shared.places import choose_tmpdir
 from ._shared.recipe import has_later_steps, render_text
 from ._shared.results import StepFailed, run_step
@@ -39,7 +40,7 @@ def build_image(run_id: str, recipe_sha256: str) -> dict[str, Any]:
 
 
 def _build(run_id: str, recipe_sha256: str) -> dict[str, Any]:
-    site = load_site()
+    site = prepare_node(load_site())
     folder = RunFolder(site["root"], run_id)
     folder.require()
     plan = folder.read("plan.json")
@@ -62,6 +63,7 @@ def _build_with_engine(
             "Ask the endpoint's administrator to install Apptainer or to load its module in 'worker_init'.",
         )
     os.makedirs(folder.work, mode=0o700, exist_ok=True)
+    require_node(site, folder.work)
     spec = folder.read("spec.json")
     stages = Stages(site["root"], site["stage_limit_bytes"], site["stage_max_age_s"])
     ground, requirements = ground_of(spec, plan), requirements_in(spec, plan)

@@ -11,6 +11,7 @@ from ._shared.catalogue import Catalogue
 from ._shared.files import sha256_file, sha256_text, write_text
 from ._shared.git import resolve_ref
 from ._shared.identity import build_digest, spec_digest
+from ._shared.modules import load_modules
 from ._shared.recipe import render_text, wants_payload
 from ._shared.registry import resolve
 from ._shared.results import StepFailed, run_step
@@ -48,6 +49,10 @@ def _render(given: dict[str, Any], run_id: str) -> dict[str, Any]:
 
 
 def _plan(spec: dict[str, Any], site: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
+    try:
+        load_modules(site)
+    except StepFailed:
+        pass  # where the engine is no module of this node's, the build's own node has it
     versions = worker_versions(spec["worker"])
     base, base_digest = _pin_base(spec, site)
     payload = _plan_payload(spec, site, folder.run_id)

@@ -12,6 +12,7 @@ from typing import Any
 
 from ._shared.files import sha256_file, tail_of
 from ._shared.grammars import pip_name
+from ._shared.node_check import prepare_node
 from ._shared.probe import PROBE_SOURCE
 from ._shared.processes import clean_environment, run_guarded
 from ._shared.results import StepFailed, last_bytes, run_step, shorten
@@ -79,7 +80,7 @@ class _Image:
 
 
 def _verify(run_id: str, sif_sha256: str) -> dict[str, Any]:
-    site = load_site()
+    site = prepare_node(load_site(), least_s=20)
     folder = RunFolder(site["root"], run_id)
     folder.require()
     with working(folder, site, "verify_image", 90):

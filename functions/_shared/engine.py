@@ -15,6 +15,8 @@ from .processes import Ended, clean_environment, run_guarded
 from .registry import credentials_are_for
 from .results import StepFailed, shorten
 from .run_folder import RunFolder
+from .site import FAKEROOT_OPTIONS
+from .time_left import time_limit_failure
 
 PHASES = {
     "waiting": 5,
@@ -59,7 +61,9 @@ class Builder:
         remove_tree(self.exchange)
         binds = self._lend(done, with_payload)
         command = [self.engine, "build", "--force", *binds]
-        if os.geteuid() == 0:
+        options = FAKEROOT_OPTIONS[self.site["fakeroot"]]
+        command += options
+        if os.geteuid() == 0 and not options:
             # root in a container or VM may lack capabilities that a plain build asks for; a mapped root has them
             command.append("--fakeroot")
         arguments = squash_arguments(self.site, str(self.plan["engine"]))
@@ -112,11 +116,8 @@ class Builder:
             code, message, hint = "aborted", "The build was stopped on request.", ""
         elif ended.stopped == "time_limit":
             code = "time_limit"
-            message = (
-                f"The build did not finish within {self.site['build_time_limit_s']} seconds "
-                "and was stopped."
-            )
-            hint = "Make the image smaller, or ask the endpoint's administrator for a longer limit."
+            limit_s = float(self.site["build_time_limit_s"])
+            message, hint = time_limit_failure(self.site, "The build", limit_s)
         else:
             code, message, hint = refusal_in(self.exchange) or diagnose(log)
             if code == "build_failed":

@@ -40,6 +40,16 @@ SITE_KEYS: dict[str, tuple[type, ...]] = {
     "build_time_limit_s": (int, float),
     "verify_time_limit_s": (int, float),
     "environment": (dict,),
+    "module_paths": (list,),
+    "modules": (list,),
+    "fakeroot": (str,),
+}
+# How Apptainer becomes root in a build: what it finds by itself, or what a site must ask for or avoid.
+FAKEROOT_OPTIONS: dict[str, tuple[str, ...]] = {
+    "auto": (),
+    "always": ("--fakeroot",),
+    "ignore-subuid": ("--fakeroot", "--ignore-subuid"),
+    "ignore-fakeroot-command": ("--fakeroot", "--ignore-fakeroot-command"),
 }
 
 
@@ -67,6 +77,9 @@ def load_site() -> dict[str, Any]:
         "build_time_limit_s": DEFAULT_BUILD_TIME_LIMIT_S,
         "verify_time_limit_s": DEFAULT_VERIFY_TIME_LIMIT_S,
         "environment": {},
+        "module_paths": [],
+        "modules": [],
+        "fakeroot": "auto",
     }
     path = os.environ.get(SITE_VARIABLE)
     if path:
@@ -99,13 +112,15 @@ def load_site() -> dict[str, Any]:
         str(key).lower().removesuffix("_proxy"): str(value)
         for key, value in site["proxies"].items()
     }
-    site["root"] = os.path.realpath(os.path.expanduser(site["root"]))
+    site["root"] = os.path.realpath(os.path.expandvars(os.path.expanduser(site["root"])))
     return site
 
 
 def _fits(key: str, value: Any) -> bool:
     if not isinstance(value, SITE_KEYS[key]) or isinstance(value, bool):
         return False
+    if key == "fakeroot":
+        return value in FAKEROOT_OPTIONS
     if isinstance(value, list):
         return all(isinstance(item, str) for item in value)
     if isinstance(value, dict):
