@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cib_flows.cli.output import note, print_json
+from cib_flows.errors import UsageError
 
 if TYPE_CHECKING:
     from cib_flows.flow.linter import Report
@@ -97,3 +99,43 @@ def _print_report(report: Report) -> None:
 
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+FORMATS = {".svg": "svg", ".mmd": "mermaid", ".mermaid": "mermaid", ".dot": "dot", ".gv": "dot"}
+
+
+@flow.command(short_help="Draw a flow.")
+@click.argument("path", metavar="FILE", type=click.Path(dir_okay=False))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["svg", "mermaid", "dot"]),
+    help="By default what the name of OUT says, else svg.",
+)
+@click.option(
+    "-o", "--output", metavar="OUT", type=click.Path(dir_okay=False), help="Write to this file."
+)
+def graph(path: str, form: str | None, output: str | None) -> None:
+    """Draw the states of the definition in FILE and the ways between them.
+
+    Ways after an error are dashed; what ends in failure is red.
+    """
+    from cib_flows.files import write_whole
+    from cib_flows.flow import draw
+
+    if form is None and output is not None:
+        form = FORMATS.get(Path(output).suffix.lower())
+        if form is None:
+            raise UsageError(
+                f"The name of {output} does not say what to draw; give --format, or a name that"
+                f" ends with {', '.join(FORMATS)}."
+            )
+    text = draw(path, form or "svg")
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        write_whole(Path(output), text)
+    except OSError as error:
+        raise UsageError(f"{output} cannot be written: {error.strerror or error}.") from None
+    note(f"Drawn to {output}.")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["Transition", "failing", "reachable", "targets"]
+__all__ = ["Kind", "Transition", "failing", "reachable", "targets"]
 
 Kind = Literal["next", "choice", "default", "catch"]
 

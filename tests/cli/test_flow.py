@@ -35,7 +35,7 @@ def test_errors_end_with_1(tmp_path: Path) -> None:
     path.write_text('{"StartAt": "A",\n "States": {"A": {"Type": "Succeed"}}}')
     result = run("lint", str(path))
     assert result.exit_code == 1
-    assert f"{path}:2:20 error [unknown-state-type]" in result.stdout
+    assert f"{path}:2:19 error [unknown-state-type]" in result.stdout
 
 
 def test_a_clean_flow_says_so_and_names_its_schema() -> None:
@@ -73,3 +73,19 @@ def test_every_code_is_explained() -> None:
     result = run("lint", "--list-codes")
     assert result.exit_code == 0
     assert "warning  retired-url" in result.stdout
+
+
+def test_graph_is_written_whole_in_the_format_of_its_name(tmp_path: Path) -> None:
+    out = tmp_path / "flow.svg"
+    result = run("graph", OLD_HABITS, "-o", str(out))
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert out.read_text().rstrip().endswith("</svg>")
+    assert run("graph", OLD_HABITS, "--format", "dot").stdout.startswith("digraph")
+    assert run("graph", OLD_HABITS).stdout == out.read_text()
+
+
+def test_graph_of_an_unknown_kind_ends_with_2(tmp_path: Path) -> None:
+    result = run("graph", OLD_HABITS, "-o", str(tmp_path / "flow.png"))
+    assert result.exit_code == 2
+    assert ".svg" in result.stderr
+    assert not (tmp_path / "flow.png").exists()
