@@ -157,3 +157,54 @@ for image in {images!r}:
 report(found)
 """
     assert run(stage, program, daemon.endpoint_id) == images
+
+
+def test_the_flow_runs_its_functions_on_a_daemon(stage: Stage) -> None:
+    """The deployed flow's first function, as the flow calls it: an action of the v3 provider."""
+    stage.start_globus()
+    daemon = stage.start_daemon()
+    base = stage.home / "containers" / "images" / "base.sif"
+    base.parent.mkdir(parents=True, exist_ok=True)
+    base.write_bytes(b"only its path and digest matter here")
+    function_id = stage.machine.python(REGISTER_RENDER_RECIPE)
+    program = RUN_FLOW.replace("FUNCTION", function_id).replace("ENDPOINT", daemon.endpoint_id)
+    program = program.replace("BASE", str(base))
+    run_document = stage.machine.python(program)
+    assert run_document["status"] == "SUCCEEDED", run_document
+    assert run_document["result"]["ok"], run_document
+    assert run_document["result"]["name"] == "demo"
+    assert Path(run_document["result"]["recipe_path"]).read_text().startswith(("#", "Bootstrap"))
+
+
+REGISTER_RENDER_RECIPE = """
+import json
+from globus_compute_sdk import Client
+from cib_flows.bundle import bundle_function
+print(json.dumps(Client().register_source_code(bundle_function("render_recipe").source, "render_recipe")))
+"""
+
+RUN_FLOW = """
+import json, os, time, uuid, globus_sdk
+from globus_sdk import ClientApp, GlobusAppConfig
+app = ClientApp("t", client_id=os.environ["CIB_FLOWS_CLIENT_ID"],
+                client_secret=os.environ["CIB_FLOWS_CLIENT_SECRET"],
+                config=GlobusAppConfig(token_storage="memory"))
+spec = {"name": "demo", "base": {"bootstrap": "localimage", "image": "BASE"}}
+definition = {"StartAt": "Render", "States": {"Render": {
+    "Type": "Action", "ActionUrl": "https://compute.actions.globus.org/v3", "WaitTime": 300,
+    "Parameters": {
+        "endpoint_id": "ENDPOINT", "user_endpoint_config": {"profile": "control"},
+        "tasks": [{"function_id": "FUNCTION", "args": [], "kwargs": {"spec.$": "$.spec", "run_id.$": "$.run_id"}}],
+    },
+    "ResultPath": "$.rendered", "ExceptionOnActionFailure": True, "End": True}}}
+flows = globus_sdk.FlowsClient(app=app)
+flow = flows.create_flow("daemon", definition, {})
+specific = globus_sdk.SpecificFlowClient(flow["id"], app=app)
+run_id = specific.run_flow({"spec": spec, "run_id": str(uuid.uuid4())})["run_id"]
+end = time.monotonic() + 120
+while (run := flows.get_run(run_id))["status"] == "ACTIVE" and time.monotonic() < end:
+    time.sleep(0.2)
+output = run["details"].get("output") or {}
+result = output.get("rendered", {}).get("details", {}).get("result", [{}])[0]
+print(json.dumps({"status": run["status"], "details": run["details"], "result": result}))
+"""
