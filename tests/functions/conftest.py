@@ -25,14 +25,27 @@ BASE_DIGEST = "sha256:" + "a" * 64
 NO_PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 
 
+@pytest.fixture(scope="session")
+def _no_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An engine that knows its version and nothing else: starting the real one for that takes its time."""
+    folder = tmp_path_factory.mktemp("engine")
+    (folder / "apptainer").write_text("#!/bin/sh\necho apptainer version 1.4.5\n")
+    (folder / "apptainer").chmod(0o755)
+    (folder / "no-certificates").write_text("")
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def _plain_environment(monkeypatch: pytest.MonkeyPatch, _no_engine: Path) -> None:
     """Nothing of the machine that runs the tests: no proxies, no site, no other Apptainer."""
     for name in list(os.environ):
         if name.lower() in NO_PROXIES or name.startswith(
             ("APPTAINER", "SINGULARITY", "CIB_FLOWS_")
         ):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("PATH", f"{_no_engine}:{os.environ['PATH']}")
+    # the public certificates take longer to read than most tests, and no test asks a public server
+    monkeypatch.setenv("SSL_CERT_FILE", str(_no_engine / "no-certificates"))
 
 
 @dataclass
