@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
+from ._shared.catalogue import Catalogue
 from ._shared.engine import Builder
 from ._shared.files import sha256_file, write_text
 from ._shared.node_check import prepare_node, require_node
@@ -15,10 +17,12 @@ from ._shared.run_folder import RunFolder
 from ._shared.run_versions import find_apptainer
 from ._shared.site import load_site
 from ._shared.stages import Stage, Stages, ground_of, requirements_in
+from ._shared.turns import Turns, ask_for_turn
 from ._shared.working import scratch_folder, working
 
 # How much larger a tree is than its squashed image, and then room for the image and downloads.
 UNPACKED_FACTOR = 6
+NOTHING_BUILT: dict[str, Any] = {"cached": False, "waiting": "", "sif_sha256": "", "log_path": ""}
 # What a stage must not have of the spec that it is made for.
 NOTHING_LATER: dict[str, Any] = {
     "payload": {},
@@ -35,6 +39,9 @@ def build_image(run_id: str, recipe_sha256: str) -> dict[str, Any]:
     Returns ``sif_path``, ``sif_sha256``, ``sif_bytes``, ``log_path``, ``build_s`` and ``stage`` (``none``,
     ``part`` or ``whole``: how much of the environment was kept from earlier builds). The image stays in the
     run's work area until it has been verified and registered.
+
+    ``waiting`` says why nothing was built yet, and the flow asks again; ``cached`` is true when another run
+    made the very same image meanwhile, which ``container_id`` names.
     """
     return run_step("build_image", lambda: _build(run_id, recipe_sha256))
 
@@ -64,6 +71,41 @@ def _build_with_engine(
         )
     os.makedirs(folder.work, mode=0o700, exist_ok=True)
     require_node(site, folder.work)
+    turns = Turns(site["root"], folder)
+    why, record = ask_for_turn(turns, Catalogue(site["root"]), plan, site["most_builds"])
+    if record is not None:
+        return {**NOTHING_BUILT, "cached": True, "container_id": record["container_id"]}
+    if why:
+        return _come_again(why, site, folder, plan)
+    try:
+        result = _build_stages(engine, site, folder, plan)
+    except BaseException:
+        turns.release(plan["build_digest"])
+        raise
+    turns.release_slots()
+    return result
+
+
+def _come_again(
+    why: str, site: dict[str, Any], folder: RunFolder, plan: dict[str, Any]
+) -> dict[str, Any]:
+    """Have the flow ask again in a while, up to the site's time limit for a build."""
+    plan.setdefault("waits_since", time.time())
+    folder.write("plan.json", plan)
+    limit = float(site["build_time_limit_s"])
+    if time.time() - plan["waits_since"] > limit:
+        raise StepFailed(
+            "time_limit",
+            f"The build could not begin within {limit:g} seconds: it was {why}.",
+            "Start the run again later, or ask the endpoint's administrator for more builds at once.",
+        )
+    folder.set_status("between", "build_image", why, 5)
+    return {**NOTHING_BUILT, "waiting": why}
+
+
+def _build_stages(
+    engine: str, site: dict[str, Any], folder: RunFolder, plan: dict[str, Any]
+) -> dict[str, Any]:
     spec = folder.read("spec.json")
     stages = Stages(site["root"], site["stage_limit_bytes"], site["stage_max_age_s"])
     ground, requirements = ground_of(spec, plan), requirements_in(spec, plan)
@@ -100,6 +142,8 @@ def _build_with_engine(
         "log_path": folder.log,
         "build_s": round(builder.elapsed_s, 2),
         "stage": used,
+        "cached": False,
+        "waiting": "",
     }
     folder.write("build.json", result)
     return result

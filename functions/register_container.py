@@ -14,6 +14,7 @@ from ._shared.grammars import UUID
 from ._shared.results import StepFailed, run_step
 from ._shared.run_folder import RunFolder
 from ._shared.site import load_site
+from ._shared.turns import Turns
 from ._shared.working import working
 
 RECORD_VERSION = 1
@@ -57,6 +58,7 @@ def _register(
         )
     folder.set_status("finished", "register_container", "registered", 100)
     folder.clean_work(site)
+    Turns(site["root"], folder).release(folder.read("plan.json")["build_digest"])
     return result
 
 

@@ -9,6 +9,7 @@ from ._shared.files import tail_of
 from ._shared.results import StepFailed, last_bytes, run_step, shorten
 from ._shared.run_folder import RunFolder
 from ._shared.site import load_site
+from ._shared.turns import Turns
 
 STEPS = {
     "render_recipe": "The recipe could not be made",
@@ -52,6 +53,10 @@ def _report(
     if not error["log_tail"]:
         error["log_tail"] = last_bytes(tail_of(folder.log, 4000), 2000)
     cleaned = folder.clean_work(site)
+    try:
+        Turns(site["root"], folder).release(folder.read("plan.json").get("build_digest"))
+    except (OSError, ValueError):
+        pass  # the run failed before it had a plan, so it held nothing
     result = {
         "sentence": sentence,
         "failed_step": step,

@@ -22,9 +22,12 @@ DEFAULT_PAYLOAD_LIMIT_BYTES = 20 * 1024**3
 SITE_KEYS: dict[str, tuple[type, ...]] = {
     "name": (str,),
     "root": (str,),
+    "shared_roots": (list,),
+    "retention": (dict,),
     "staging": (dict, type(None)),
     "payload_hosts": (list,),
     "payload_limit_bytes": (int,),
+    "most_builds": (int, type(None)),
     "stage_limit_bytes": (int,),
     "stage_max_age_s": (int, float),
     "ca_bundle": (str, type(None)),
@@ -58,9 +61,14 @@ def load_site() -> dict[str, Any]:
     site: dict[str, Any] = {
         "name": "default",
         "root": DEFAULT_ROOT,
+        # catalogues of a project or the site, whose containers are listed and found after one's own
+        "shared_roots": [],
+        # what 'containers gc' may remove, see RETENTION
+        "retention": {},
         "staging": None,
         "payload_hosts": [],
         "payload_limit_bytes": DEFAULT_PAYLOAD_LIMIT_BYTES,
+        "most_builds": None,
         "stage_limit_bytes": DEFAULT_STAGE_LIMIT_BYTES,
         "stage_max_age_s": DEFAULT_STAGE_MAX_AGE_S,
         "ca_bundle": None,
@@ -113,6 +121,10 @@ def load_site() -> dict[str, Any]:
         for key, value in site["proxies"].items()
     }
     site["root"] = os.path.realpath(os.path.expandvars(os.path.expanduser(site["root"])))
+    site["shared_roots"] = [
+        os.path.realpath(os.path.expandvars(os.path.expanduser(path)))
+        for path in site["shared_roots"]
+    ]
     return site
 
 
@@ -123,6 +135,8 @@ def _fits(key: str, value: Any) -> bool:
         return value in FAKEROOT_OPTIONS
     if isinstance(value, list):
         return all(isinstance(item, str) for item in value)
+    if key == "retention":
+        return all(item is None or type(item) in (int, float) for item in value.values())
     if isinstance(value, dict):
         needed = ("collection_id", "collection_path", "path") if key == "staging" else ()
         return all(isinstance(item, str) for item in value.values()) and all(
