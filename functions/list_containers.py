@@ -1,63 +1,164 @@
-"""What is registered on an endpoint: a page of the list, or one container's record."""
+"""What is registered on an endpoint: a page of the list, one container's record, or a name's history."""
 
 from __future__ import annotations
 
+import fnmatch
 import json
 from typing import Any
 
 from ._shared.catalogue import Catalogue
 from ._shared.grammars import pip_name
-from ._shared.results import run_step
+from ._shared.results import MAX_RESULT_BYTES, StepFailed, run_step
 from ._shared.site import load_site
 
-MAX_PAGE = 12
+DEFAULT_PAGE = 12
+# A page of this size is for people and programs; what a flow asks for stays below the limit of its state.
+MAX_PAGE = 1000
+MAX_PAGE_BYTES = 2 * 1024**2
 MAX_SHOWN_BYTES = 7000
 LONG_FIELDS = ("recipe", "verification", "spec")
+SORT_KEYS = {"created": "created_at", "name": "name", "size": "bytes"}
 
 
 def list_containers(
-    reference: str | None = None, limit: int = MAX_PAGE, offset: int = 0
+    reference: str | None = None,
+    limit: int = DEFAULT_PAGE,
+    offset: int = 0,
+    name: str | None = None,
+    base: str | None = None,
+    package: str | None = None,
+    sort: str = "created",
+    history: str | None = None,
 ) -> dict[str, Any]:
-    """``containers`` (newest first; a page may be shorter than ``limit``) and ``total``; with a ``reference``
-    (``name``, ``name:tag``, a container id or a unique beginning of one) ``container``, its record without its
-    longest parts, which stand in the file ``record_path``.
+    """``containers`` (newest first; a page may be shorter than ``limit``), ``total`` and ``total_bytes``.
+
+    Only those whose name fits the pattern ``name`` (``*`` and ``?``), whose base holds the text ``base``, and
+    that were asked to have ``package`` (``numpy``, or ``numpy==2.1.0``). ``sort`` is created, name or size.
+
+    With a ``reference`` (``name``, ``name:tag``, a container id or a unique beginning of one) instead
+    ``container``, its record without its longest parts, which stand in the file ``record_path``. With
+    ``history``, an image name, instead ``events``: what happened to it, newest first.
     """
-    return run_step("list_containers", lambda: _list(reference, limit, offset))
-
-
-def _list(reference: str | None, limit: int, offset: int) -> dict[str, Any]:
-    catalogue = Catalogue(load_site()["root"])
+    largest = MAX_PAGE_BYTES if limit > DEFAULT_PAGE else MAX_RESULT_BYTES
     if reference is not None:
-        return {"container": _shown(catalogue, catalogue.find(reference))}
-    records = catalogue.records()
-    page = records[max(0, offset) : max(0, offset) + max(1, min(limit, MAX_PAGE))]
-    tags: dict[str, dict[str, dict[str, Any]]] = {r["name"]: {} for r in page}
-    for name in tags:
-        tags[name] = catalogue.tags_of(name)
+        return run_step("list_containers", lambda: _show(reference))
+    if history is not None:
+        return run_step("list_containers", lambda: _history(history, limit, offset), largest)
+    return run_step(
+        "list_containers", lambda: _list(name, base, package, sort, limit, offset), largest
+    )
+
+
+def _catalogues() -> list[Catalogue]:
+    site = load_site()
+    return [Catalogue(root) for root in (site["root"], *site["shared_roots"])]
+
+
+def _show(reference: str) -> dict[str, Any]:
+    """The first catalogue that knows it: one's own, then those that are shared."""
+    first: StepFailed | None = None
+    for catalogue in _catalogues():
+        try:
+            return {"container": _shown(catalogue, catalogue.find(reference))}
+        except StepFailed as missing:
+            first = first or missing
+    assert first is not None
+    raise first
+
+
+def _history(name: str, limit: int, offset: int) -> dict[str, Any]:
+    events = _catalogues()[0].events(name.partition(":")[0])
+    if not events:
+        raise StepFailed(
+            "container_not_found", f"Nothing is known of an image '{name[:80]}' on this endpoint."
+        )
+    first, count, budget = _page(limit, offset)
+    return {"total": len(events), "events": _fitting_rows(events[first : first + count], budget)}
+
+
+def _list(
+    name: str | None, base: str | None, package: str | None, sort: str, limit: int, offset: int
+) -> dict[str, Any]:
+    if sort not in SORT_KEYS:
+        raise StepFailed("illegal_name", f"'sort' is one of {', '.join(SORT_KEYS)}, not {sort!r}.")
+    catalogues = _catalogues()
     rows = [
-        {
-            "container_id": record["container_id"],
-            "name": record["name"],
-            "tags": [
-                tag
-                for tag, pointer in tags[record["name"]].items()
-                if pointer["sha256"] == record["sha256"]
-            ][:5],
-            "path": record["path"],
-            "sha256": record["sha256"],
-            "bytes": record["bytes"],
-            "created_at": record["created_at"],
-        }
-        for record in page
+        {**row, "root": place.root}
+        for place in catalogues
+        for row in place.index.rows()
+        if _fits_filter(row, name, base, package)
     ]
-    while len(rows) > 1 and len(json.dumps(rows)) > MAX_SHOWN_BYTES:
-        rows.pop()
-    return {"total": len(records), "containers": rows}
+    rows.sort(key=lambda r: (r[SORT_KEYS[sort]], r["sha256"]), reverse=sort != "name")
+    tags = _tags_by_image(catalogues)
+    first, count, budget = _page(limit, offset)
+    page = [
+        {
+            "container_id": row["container_id"],
+            "name": row["name"],
+            "tags": tags.get((row["root"], row["name"], row["sha256"]), [])[:5],
+            "path": row["path"],
+            "sha256": row["sha256"],
+            "bytes": row["bytes"],
+            "created_at": row["created_at"],
+            **({} if row["present"] else {"image_is_missing": True}),
+            **({} if row["root"] == catalogues[0].root else {"shared": row["root"]}),
+        }
+        for row in rows[first : first + count]
+    ]
+    return {
+        "total": len(rows),
+        "total_bytes": sum(row["bytes"] for row in rows),
+        "containers": _fitting_rows(page, budget),
+    }
+
+
+def _tags_by_image(catalogues: list[Catalogue]) -> dict[tuple[str, str, str], list[str]]:
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for place in catalogues:
+        for name, tags in place.index.tags().items():
+            for tag, sha256 in tags.items():
+                found.setdefault((place.root, name, sha256), []).append(tag)
+    return found
+
+
+def _page(limit: int, offset: int) -> tuple[int, int, int]:
+    """Where a page begins, how many rows it may have, and how many bytes."""
+    budget = MAX_SHOWN_BYTES if limit <= DEFAULT_PAGE else MAX_PAGE_BYTES - 2000
+    return max(0, int(offset)), max(1, min(int(limit), MAX_PAGE)), budget
+
+
+def _fitting_rows(rows: list[dict[str, Any]], budget: int) -> list[dict[str, Any]]:
+    kept: list[dict[str, Any]] = []
+    size = 2
+    for row in rows:
+        size += len(json.dumps(row)) + 2
+        if kept and size > budget:
+            break
+        kept.append(row)
+    return kept
+
+
+def _fits_filter(
+    row: dict[str, Any], name: str | None, base: str | None, package: str | None
+) -> bool:
+    if name is not None and not fnmatch.fnmatchcase(row["name"], name):
+        return False
+    if base is not None and base not in row["base"]:
+        return False
+    if package is None:
+        return True
+    wanted, _, version = package.partition("==")
+    try:
+        wanted = pip_name(wanted)
+    except ValueError:
+        return False
+    found = row["packages"].get(wanted)
+    return found is not None and version in ("", found)
 
 
 def _shown(catalogue: Catalogue, record: dict[str, Any]) -> dict[str, Any]:
     short = {key: value for key, value in record.items() if key not in LONG_FIELDS}
-    verification = record["verification"]
+    verification = record.get("verification") or {}
     tags = [
         tag
         for tag, pointer in catalogue.tags_of(record["name"]).items()
@@ -65,11 +166,12 @@ def _shown(catalogue: Catalogue, record: dict[str, Any]) -> dict[str, Any]:
     ]
     short["tags"] = tags[:20]
     short["record_path"] = catalogue.record_path(record["name"], record["sha256"])
-    short["python"] = verification["python"]
-    short["imports"] = verification["imports"][:60]
-    short["package_count"] = len(verification["packages"])
-    asked = {pip_name(item) for item in record["spec"]["pip"]} | set(record["worker"])
-    short["packages"] = {n: v for n, v in verification["packages"].items() if n in asked}
+    packages, spec = verification.get("packages") or {}, record.get("spec") or {}
+    short["python"] = verification.get("python")
+    short["imports"] = (verification.get("imports") or [])[:60]
+    short["package_count"] = len(packages)
+    asked = {pip_name(item) for item in spec.get("pip") or []} | set(record.get("worker") or {})
+    short["packages"] = {n: v for n, v in packages.items() if n in asked}
     while len(json.dumps(short)) > MAX_SHOWN_BYTES and (short["packages"] or short["imports"]):
         # the whole lists stand in the record's file
         short["imports"] = short["imports"][: len(short["imports"]) // 2]

@@ -93,12 +93,12 @@ class Catalogue:
         os.chmod(sif, 0o444)
         with open(sif, "rb") as stream:
             os.fsync(stream.fileno())
-        is_linked = _link(sif, image)
+        _link(sif, image)
         sync_folder(folder)
         is_new = not os.path.exists(record_path)
         if is_new:
             write_json(record_path, record, 0o444)
-        if is_linked and os.path.lexists(sif):
+        if os.path.lexists(sif):
             os.unlink(sif)
         if is_new:
             self.note("registered", record)

@@ -18,6 +18,7 @@ MAX_SENTENCE_BYTES = 900  # as JSON, in which a character may take 12 bytes
 ERROR_CODES = frozenset(
     {
         "aborted",
+        "already_exists",
         "apptainer_missing",
         "apptainer_unusable",
         "apt_missing",
@@ -31,8 +32,10 @@ ERROR_CODES = frozenset(
         "conda_package_not_found",
         "container_not_found",
         "disk_full",
+        "illegal_name",
         "image_changed",
         "image_unreadable",
+        "in_use",
         "internal",
         "network",
         "payload_changed",
@@ -51,13 +54,22 @@ ERROR_CODES = frozenset(
         "registry_rate_limit",
         "run_not_found",
         "site_invalid",
+        "source_not_found",
         "spec_invalid",
         "spec_too_large",
         "time_limit",
         "transfer_failed",
+        "verify_architecture",
         "verify_arguments",
         "verify_command_failed",
+        "verify_environment",
+        "verify_file_missing",
+        "verify_file_unreadable",
+        "verify_gpu",
+        "verify_host_leak",
         "verify_import_failed",
+        "verify_inconsistent",
+        "verify_mpi",
         "verify_package_missing",
         "verify_version_mismatch",
     }
@@ -121,8 +133,11 @@ def last_bytes(text: str, limit: int) -> str:
     return tail
 
 
-def run_step(step: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def run_step(
+    step: str, work: Callable[[], dict[str, Any]], max_bytes: int = MAX_RESULT_BYTES
+) -> dict[str, Any]:
     """Run a function's body and wrap what it returns, or why it failed, in the common shape.
+    Only what no flow calls may have a higher ``max_bytes``.
 
     Full disks and missing permissions are the site's to mend, and said as such. Any other exception is a bug
     and passes through: the flow catches it as one.
@@ -137,8 +152,8 @@ def run_step(step: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         result = {"ok": False, "step": step, "error": _of_storage(error).as_json()}
     result["elapsed_s"] = round(time.monotonic() - started, 3)
     size = len(json.dumps(result))
-    if size > MAX_RESULT_BYTES:
-        raise ValueError(f"{step} returned {size} bytes; at most {MAX_RESULT_BYTES} are allowed")
+    if size > max_bytes:
+        raise ValueError(f"{step} returned {size} bytes; at most {max_bytes} are allowed")
     return result
 
 

@@ -135,7 +135,7 @@ def _fits(key: str, value: Any) -> bool:
         return value in FAKEROOT_OPTIONS
     if isinstance(value, list):
         return all(isinstance(item, str) for item in value)
-    if key == "retention":
+    if key == "retention" and isinstance(value, dict):
         return all(item is None or type(item) in (int, float) for item in value.values())
     if isinstance(value, dict):
         needed = ("collection_id", "collection_path", "path") if key == "staging" else ()

@@ -1,0 +1,153 @@
+"""What holds an image: a tag, a pin, a lease while it is used, a run under way that builds on it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .catalogue import Catalogue, utc_now
+from .catalogue_index import read_object
+from .files import write_json
+from .results import StepFailed
+from .run_folder import RUN_ID, RunFolder
+from .working import DEAD_AFTER_S
+
+LEASE_BEAT_S = 60.0
+
+
+@contextmanager
+def leased(catalogue: Catalogue, name: str, sha256: str, why: str) -> Iterator[None]:
+    """Keep an image from being removed while the block uses it.
+
+    The lease is a file that is written anew every minute; one that has not been for a quarter of an hour, by
+    the file system's own clock, counts for nothing. Raises :class:`StepFailed` ``container_not_found``.
+    """
+    folder = os.path.join(catalogue.root, "leases", sha256)
+    os.makedirs(folder, mode=0o755, exist_ok=True)
+    path = os.path.join(folder, f"{secrets.token_hex(6)}.json")
+    lease = {"why": why, "host": platform.node(), "since": utc_now().isoformat(timespec="seconds")}
+    write_json(path, lease)
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(LEASE_BEAT_S):
+            try:
+                write_json(path, lease)
+            except OSError:
+                pass  # a full disk must not end what the image is used for
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        if not catalogue.is_whole(name, sha256):
+            raise StepFailed(
+                "container_not_found", f"The image {sha256[:12]} of {name} was removed just now."
+            )
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        if os.path.exists(path):
+            os.unlink(path)
+        catalogue.touch(sha256)
+
+
+def pin(catalogue: Catalogue, sha256: str, why: str) -> None:
+    """Keep an image until it is unpinned, whatever its tags and age."""
+    os.makedirs(catalogue.pins, mode=0o755, exist_ok=True)
+    at = utc_now().isoformat(timespec="seconds")
+    write_json(os.path.join(catalogue.pins, f"{sha256}.json"), {"why": why, "at": at})
+
+
+def unpin(catalogue: Catalogue, sha256: str) -> bool:
+    """Whether there was a pin to take away."""
+    try:
+        os.unlink(os.path.join(catalogue.pins, f"{sha256}.json"))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def holds(catalogue: Catalogue, now: float) -> dict[str, list[tuple[str, str]]]:
+    """sha256 -> what holds that image: ``(kind, name)``, where the kind is tag, pin, lease or run.
+
+    ``now`` is the file system's time (:func:`storage_time`).
+    """
+    found: dict[str, list[tuple[str, str]]] = {}
+    for name, tags in catalogue.index.tags().items():
+        for tag, sha256 in tags.items():
+            found.setdefault(sha256, []).append(("tag", f"{name}:{tag}"))
+    for entry in _names(catalogue.pins):
+        if entry.endswith(".json") and not entry.startswith("."):
+            found.setdefault(entry[:-5], []).append(("pin", entry[:12]))
+    leases = os.path.join(catalogue.root, "leases")
+    for sha256 in _names(leases):
+        folder = os.path.join(leases, sha256)
+        for entry in _names(folder):
+            if age_s(os.path.join(folder, entry), now) < DEAD_AFTER_S:
+                lease = read_object(os.path.join(folder, entry)) or {}
+                found.setdefault(sha256, []).append(("lease", str(lease.get("why", ""))))
+    for run_id in live_runs(catalogue.root, now):
+        for sha256 in _needed_by(catalogue, run_id):
+            found.setdefault(sha256, []).append(("run", run_id))
+    return found
+
+
+def live_runs(root: str, now: float) -> list[str]:
+    """Runs with a work area whose steps have shown themselves lately, or that wait for their next step."""
+    found = []
+    for run_id in _names(os.path.join(root, "work")):
+        if not RUN_ID.fullmatch(run_id):
+            continue
+        folder = RunFolder(root, run_id)
+        status = read_object(folder.status) or {}
+        beaten = age_s(os.path.join(folder.path, "heartbeat"), now) < DEAD_AFTER_S
+        if beaten or status.get("state") != "running":
+            found.append(run_id)
+    return found
+
+
+def _needed_by(catalogue: Catalogue, run_id: str) -> list[str]:
+    """The images that a run builds upon or has found as the answer to its spec."""
+    plan = read_object(os.path.join(RunFolder(catalogue.root, run_id).path, "plan.json")) or {}
+    base = plan.get("base")
+    path = str(base.get("resolved", "")) if isinstance(base, dict) else ""
+    needed = []
+    if path.startswith(catalogue.images + os.sep):
+        needed.append(os.path.basename(path).removesuffix(".sif"))
+    built = catalogue.built(str(plan["build_digest"])) if plan.get("build_digest") else None
+    if built:
+        needed.append(str(built["sha256"]))
+    return needed
+
+
+def storage_time(root: str) -> float:
+    """The time by the clock of the storage itself: ages are differences of its files' times, so that no
+    host's clock matters.
+    """
+    probe = os.path.join(root, f".now.{secrets.token_hex(6)}")
+    handle = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        return os.fstat(handle).st_mtime
+    finally:
+        os.close(handle)
+        os.unlink(probe)
+
+
+def age_s(path: str, now: float) -> float:
+    """Seconds since a file last changed; infinite when there is none."""
+    try:
+        return now - os.stat(path).st_mtime
+    except OSError:
+        return float("inf")
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
