@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cib_flows.errors import ServiceError
+from cib_flows.local.compute.lines import kill_group, read_passport
 from cib_flows.local.endpoint_files import install_endpoint
 from cib_flows.local.home import Home, ServerRecord
 from cib_flows.local.process import python_environment
@@ -113,9 +114,11 @@ def _first_line(descriptor: int, limit: float) -> dict[str, Any] | None:
 
 def stop(home: Home, limit: float = STOP_LIMIT) -> bool:
     """Stop the server of ``home``; returns whether one ran. One that does not end in time is
-    killed."""
+    killed. Where a server was killed, what it left running is ended."""
     record = home.running()
     if record is None or record.pid is None:
+        if home.runs_dir.is_dir() and not home.is_locked():
+            _end_orphans(home)
         return False
     for number, patience in ((signal.SIGTERM, limit), (signal.SIGKILL, 5.0)):
         try:
@@ -128,6 +131,14 @@ def stop(home: Home, limit: float = STOP_LIMIT) -> bool:
                 return True
             time.sleep(0.02)
     raise ServiceError(f"The local Globus (process {record.pid}) does not end.")
+
+
+def _end_orphans(home: Home) -> None:
+    """End user endpoint processes that wait for the next server."""
+    for folder in home.runs_dir.iterdir():
+        passport = read_passport(folder)
+        if passport is not None:
+            kill_group(passport.pid)
 
 
 def log_tail(home: Home, lines: int = 20) -> str:

@@ -14,9 +14,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Database"]
+__all__ = ["Database", "DiskFull"]
 
 Parameters = Sequence[Any]
+
+
+class DiskFull(Exception):
+    """A write could not be kept, because there is no room or the disk fails. Nothing of it was: it
+    may be repeated."""
+
+    def __init__(self, problem: sqlite3.Error) -> None:
+        super().__init__(f"The local Globus cannot write to its database: {problem}.")
+
+
+def _is_disk(problem: sqlite3.Error) -> bool:
+    text = str(problem)
+    return "disk is full" in text or "disk I/O error" in text or "readonly database" in text
 
 
 class Database:
@@ -39,21 +52,30 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Group writes: all of them are kept, or none. May be nested."""
+        """Group writes: all of them are kept, or none. May be nested. Raises :class:`DiskFull`."""
         with self._lock:
-            if self._depth == 0:
-                self._connection.execute("BEGIN IMMEDIATE")
-            self._depth += 1
+            if self._depth > 0:
+                self._depth += 1
+                try:
+                    yield
+                finally:
+                    self._depth -= 1
+                return
             try:
-                yield
-            except BaseException:
-                self._depth -= 1
-                if self._depth == 0:
-                    self._connection.execute("ROLLBACK")
-                raise
-            self._depth -= 1
-            if self._depth == 0:
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._depth = 1
+                try:
+                    yield
+                finally:
+                    self._depth = 0
                 self._connection.execute("COMMIT")
+            except BaseException as problem:
+                # On a full disk SQLite may have done so by itself.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                if isinstance(problem, sqlite3.OperationalError) and _is_disk(problem):
+                    raise DiskFull(problem) from problem
+                raise
 
     def execute(self, statement: str, parameters: Parameters = ()) -> int:
         """Run one write; returns how many rows it touched."""

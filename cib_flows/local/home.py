@@ -183,6 +183,8 @@ class Home:
                 "collection_path": "/",
                 "path": str(self.staging_dir),
             },
+            # everyone who builds here is the owner of this home, so nobody can see too much
+            "unpack_in_memory": True,
         }
         site.update(overrides or {})
         Path(site["root"]).mkdir(parents=True, exist_ok=True)

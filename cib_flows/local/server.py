@@ -34,7 +34,7 @@ from cib_flows.local.compute.couriers import Courier, EmbeddedCourier, RabbitCou
 from cib_flows.local.compute.provider import ComputeProvider
 from cib_flows.local.compute.routes import compute_routes
 from cib_flows.local.compute.service import ComputeService
-from cib_flows.local.database import Database
+from cib_flows.local.database import Database, DiskFull
 from cib_flows.local.endpoint_files import install_endpoint
 from cib_flows.local.flows import FlowsService
 from cib_flows.local.home import Home, ServerRecord
@@ -171,7 +171,12 @@ class LocalGlobus:
         app = Starlette(
             routes=routes,
             lifespan=self._lifespan,
-            exception_handlers={404: _unknown, 405: _unknown, 500: _broken},
+            exception_handlers={
+                404: _unknown,
+                405: _unknown,
+                DiskFull: _full,
+                500: _broken,
+            },
         )
         return Guard(app, self.auth)
 
@@ -196,6 +201,11 @@ async def _unknown(request: Request, problem: Exception) -> Response:
     return _refusal(
         status, "NOT_FOUND", f"The local Globus has no {request.method} {request.url.path}."
     )
+
+
+async def _full(request: Request, problem: Exception) -> Response:
+    # Clients try again on this status; what they asked for was not done.
+    return _refusal(503, "SERVICE_UNAVAILABLE", str(problem))
 
 
 async def _broken(request: Request, problem: Exception) -> Response:

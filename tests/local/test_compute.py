@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -378,30 +377,3 @@ def test_the_schema_follows_the_sites_root(own_globus: Callable[..., LocalGlobus
             lambda uri=wrong: again.submit(function_id, user_endpoint_config={"container_uri": uri})  # type: ignore[misc]
         )
         assert refusal.http_status == 422
-
-
-# -- when the server dies ------------------------------------------------------------------------
-
-
-def test_a_killed_server_answers_for_its_tasks_when_it_is_back(
-    own_globus: Callable[..., LocalGlobus],
-) -> None:
-    globus = own_globus()
-    done = globus.call(ECHO, "kept")
-    hang = "def hang():\n    import os, time\n    open('started', 'w').write(str(os.getpid()))\n"
-    task_id = globus.submit(globus.register(hang + "    time.sleep(600)\n"))[0]
-    started = until(lambda: list(globus.home.runs_dir.glob("*/tasks_working_dir/started")))[0]
-    worker = int(until(started.read_text))
-    record = globus.home.running()
-    assert record is not None
-    assert record.pid is not None
-    os.kill(record.pid, signal.SIGKILL)
-    until(lambda: not globus.home.is_locked())
-    again = own_globus()
-    lost = again.finished(task_id)
-    assert lost["status"] == "failed"
-    assert "restarted while this task was under way" in lost["exception"]
-    kept = again.finished(done["task_id"])
-    assert (kept["status"], kept["result"]) == (done["status"], done["result"])
-    assert again.compute_v2.get_function(again.register(ECHO))["function_name"] == "echo"
-    until(lambda: not os.path.exists(f"/proc/{worker}"))

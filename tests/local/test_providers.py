@@ -50,6 +50,11 @@ class ScriptedEngines:
     ) -> None:
         self.configs.append(config)
         self.tasks += tasks
+        for task in tasks:
+            self._service.store.take(task.task_id, "a process of the last server")
+
+    async def reattach(self) -> dict[str, set[str]]:
+        return {}
 
     def warm(self) -> None:
         pass

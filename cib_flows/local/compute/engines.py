@@ -12,7 +12,6 @@ import logging
 import os
 import secrets
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from cib_flows.local.compute import framing
+from cib_flows.local.compute.lines import Line, connect, read_passport, write_passport
+from cib_flows.local.database import DiskFull
 from cib_flows.local.home import Home
 from cib_flows.local.process import python_environment
 
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 START_LIMIT = 120.0
 STOP_LIMIT = 15.0
 SPARE_LIFETIME = 600.0
+REATTACH_LIMIT = 5.0
+RETRY_PAUSE = 1.0
 KEPT_RUN_DIRS = 50
 
 # What may not reach functions and images: our own credentials, and host settings that change how
@@ -68,7 +71,7 @@ class EngineTask:
 class _Process:
     """One user endpoint process, as the server sees it."""
 
-    child: asyncio.subprocess.Process
+    line: Line
     key: str = ""
     run_dir: str = ""
     engine: str = ""
@@ -76,19 +79,19 @@ class _Process:
     tasks: dict[str, EngineTask] = field(default_factory=dict)
     closing: bool = False
     idle_timer: asyncio.TimerHandle | None = None
-    reader: asyncio.Task[None] | None = None
+    listener: asyncio.Task[None] | None = None
 
     def send(self, message: framing.Message) -> None:
-        assert self.child.stdin is not None
-        self.child.stdin.write(framing.encode(message))
+        self.line.writer.write(framing.encode(message))
 
     def hang_up(self) -> None:
-        """Order it to shut down: it reads the end of its input."""
+        """Order it to shut down."""
         self.closing = True
         if self.idle_timer is not None:
             self.idle_timer.cancel()
-        if self.child.stdin is not None and not self.child.stdin.is_closing():
-            self.child.stdin.close()
+        if not self.line.writer.is_closing():
+            self.send({"op": "shutdown"})
+            self.line.hang_up()
 
 
 def configuration_key(config: Mapping[str, Any]) -> str:
@@ -100,7 +103,8 @@ class UserEndpoints:
     """Starts user endpoint processes, hands them tasks, and passes on their results.
 
     ``on_result`` gets every result as the JSON text of its message; ``on_lost`` gets the id of a
-    task that will never have one, and the sentence that says why.
+    task that will never have one, and the sentence that says why; ``on_taken`` is told, before a
+    process is given a task, which run folder that process has.
     """
 
     def __init__(
@@ -110,16 +114,18 @@ class UserEndpoints:
         identity_id: str,
         on_result: Callable[[str, str], None],
         on_lost: Callable[[str, str], None],
+        on_taken: Callable[[str, str], None] = lambda task_id, run: None,
     ) -> None:
         self._home = home
         self._endpoint_id = endpoint_id
         self._identity_id = identity_id
         self._on_result = on_result
         self._on_lost = on_lost
+        self._on_taken = on_taken
         self._open: dict[str, _Process] = {}
         self._starting: dict[str, asyncio.Task[_Process]] = {}
         self._processes: set[_Process] = set()
-        self._spare: asyncio.subprocess.Process | None = None
+        self._spare: Line | None = None
         self._spare_timer: asyncio.TimerHandle | None = None
         self._background: set[asyncio.Task[Any]] = set()
         self._stopped = False
@@ -193,9 +199,9 @@ class UserEndpoints:
     ) -> _Process:
         if self._stopped:
             raise ConfigurationRefused("The local Globus is shutting down.")
-        child = self._take_spare() or await self._launch()
+        line = self._take_spare() or await self._launch()
         run_dir = self._home.runs_dir / f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(3)}"
-        process = _Process(child, key=key, run_dir=str(run_dir))
+        process = _Process(line, key=key, run_dir=str(run_dir))
         self._processes.add(process)
         process.send(
             {
@@ -208,9 +214,8 @@ class UserEndpoints:
                 "user_runtime": dict(runtime),
             }
         )
-        assert child.stdout is not None
         try:
-            answer = await asyncio.wait_for(framing.read_async(child.stdout), START_LIMIT)
+            answer = await asyncio.wait_for(framing.read_async(line.reader), START_LIMIT)
         except asyncio.TimeoutError:
             answer = {
                 "op": "refused",
@@ -221,7 +226,7 @@ class UserEndpoints:
             self._spawn(self._forget(process))
             raise
         if answer is None or answer["op"] != "ready":
-            if answer is not None and answer.get("unused") and self._keep(child):
+            if answer is not None and answer.get("unused") and self._keep(line):
                 self._processes.discard(process)
             else:
                 process.hang_up()
@@ -229,17 +234,55 @@ class UserEndpoints:
             raise ConfigurationRefused(
                 answer["message"] if answer else f"The user endpoint ended at once; see {run_dir}."
             )
-        process.engine = answer["engine"]
-        process.idle_after_s = answer["idle_after_s"]
-        self._open[key] = process
-        process.reader = asyncio.ensure_future(self._listen(process, config, runtime))
+        write_passport(run_dir, line.pid, config, runtime)
+        self._adopt(process, answer, config, runtime)
         self._set_idle_timer(process)
         self.warm()
         return process
 
-    async def _launch(self) -> asyncio.subprocess.Process:
+    def _adopt(
+        self,
+        process: _Process,
+        answer: framing.Message,
+        config: Mapping[str, Any],
+        runtime: Mapping[str, Any],
+    ) -> None:
+        process.engine = answer["engine"]
+        process.idle_after_s = answer["idle_after_s"]
+        self._open[process.key] = process
+        process.listener = asyncio.ensure_future(self._listen(process, config, runtime))
+
+    async def reattach(self) -> dict[str, set[str]]:
+        """Take over the processes that outlived the last server: which tasks each (by the name of
+        its run folder) was given, or has results of."""
+        found = await asyncio.gather(
+            *(self._reattach(folder) for folder in sorted(self._home.runs_dir.iterdir()))
+        )
+        return dict(filter(None, found))
+
+    async def _reattach(self, folder: Path) -> tuple[str, set[str]] | None:
+        passport = read_passport(folder)
+        line = await connect(folder, passport.pid) if passport is not None else None
+        if passport is None or line is None:
+            return None
+        try:
+            hello = await asyncio.wait_for(framing.read_async(line.reader), REATTACH_LIMIT)
+        except asyncio.TimeoutError:
+            hello = None
+        if hello is None:
+            log.warning("user endpoint %s does not answer; killing it", passport.pid)
+            line.kill()
+            return None
+        process = _Process(line, key=configuration_key(passport.config), run_dir=str(folder))
+        self._processes.add(process)
+        known = set(hello["tasks"])
+        process.tasks = {task_id: EngineTask(task_id, "", "") for task_id in known}
+        self._adopt(process, hello, passport.config, passport.runtime)
+        return folder.name, known
+
+    async def _launch(self) -> Line:
         with open(self._home.log_path, "ab") as log_stream:
-            return await asyncio.create_subprocess_exec(
+            child = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
                 "cib_flows.local.compute.user_endpoint",
@@ -250,6 +293,7 @@ class UserEndpoints:
                 cwd=self._home.path,
                 start_new_session=True,
             )
+        return Line.of_child(child)
 
     def _environment(self) -> dict[str, str]:
         environment = {
@@ -268,9 +312,9 @@ class UserEndpoints:
     async def _start_spare(self) -> None:
         spare = await self._launch()
         if not self._keep(spare):
-            _kill(spare)
+            spare.kill()
 
-    def _keep(self, spare: asyncio.subprocess.Process) -> bool:
+    def _keep(self, spare: Line) -> bool:
         """Keep a started process as the spare one, unless there is one by now, or nobody needs
         it."""
         if self._spare is not None or self._stopped:
@@ -279,16 +323,16 @@ class UserEndpoints:
         self._spare_timer = asyncio.get_running_loop().call_later(SPARE_LIFETIME, self._drop_spare)
         return True
 
-    def _take_spare(self) -> asyncio.subprocess.Process | None:
+    def _take_spare(self) -> Line | None:
         spare, self._spare = self._spare, None
         if self._spare_timer is not None:
             self._spare_timer.cancel()
-        return spare if spare is not None and spare.returncode is None else None
+        return spare if spare is not None and spare.alive else None
 
     def _drop_spare(self) -> None:
         spare = self._take_spare()
         if spare is not None:
-            _kill(spare)
+            spare.kill()
 
     # -- tasks ---------------------------------------------------------------------------------
 
@@ -309,7 +353,23 @@ class UserEndpoints:
         if process.idle_timer is not None:
             process.idle_timer.cancel()
             process.idle_timer = None
+        try:
+            self._on_taken(task.task_id, Path(process.run_dir).name)
+        except DiskFull as problem:
+            # Unless it is noted who has the task, the next server would give it to another, too.
+            log.warning("a task waits to be given: %s", problem)
+            asyncio.get_running_loop().call_later(RETRY_PAUSE, self._give_late, process, task)
+            return
         process.send(task.message())
+
+    def _give_late(self, process: _Process, task: EngineTask) -> None:
+        if process.tasks.get(task.task_id) is not task:
+            return  # the process ended meanwhile, and the task was answered for
+        if process.closing:
+            del process.tasks[task.task_id]
+            self._on_lost(task.task_id, self._why_lost(process))
+        else:
+            self._give(process, task)
 
     def _set_idle_timer(self, process: _Process) -> None:
         if process.idle_after_s is not None and not process.tasks and not process.closing:
@@ -325,9 +385,8 @@ class UserEndpoints:
     async def _listen(
         self, process: _Process, config: Mapping[str, Any], runtime: Mapping[str, Any]
     ) -> None:
-        assert process.child.stdout is not None
         returned: list[EngineTask] = []
-        while (message := await framing.read_async(process.child.stdout)) is not None:
+        while (message := await framing.read_async(process.line.reader)) is not None:
             if message["op"] == "closing":
                 self._retire(process)
                 continue
@@ -335,7 +394,7 @@ class UserEndpoints:
             if message["op"] == "returned" and task is not None:
                 returned.append(task)
             elif message["op"] == "result":
-                self._on_result(message["task_id"], message["result"])
+                await self._keep_result(process, message)
             self._set_idle_timer(process)
         self._retire(process)
         await self._ended(process)
@@ -348,6 +407,20 @@ class UserEndpoints:
         else:
             for task in returned:
                 self._on_lost(task.task_id, self._why_lost(process))
+
+    async def _keep_result(self, process: _Process, message: framing.Message) -> None:
+        """Have a result kept, then let its process forget it. While the disk is full, wait: the
+        process holds the result for as long."""
+        while True:
+            try:
+                self._on_result(message["task_id"], message["result"])
+                break
+            except DiskFull as problem:
+                if self._stopped:
+                    return
+                log.warning("a result waits to be kept: %s", problem)
+                await asyncio.sleep(RETRY_PAUSE)
+        process.send({"op": "kept", "task_id": message["task_id"]})
 
     def _why_lost(self, process: _Process) -> str:
         if self._stopped:
@@ -364,13 +437,13 @@ class UserEndpoints:
     async def _ended(self, process: _Process) -> None:
         """Wait until the process is gone; kill it, and what it started, if it takes too long."""
         try:
-            await asyncio.wait_for(process.child.wait(), STOP_LIMIT)
+            await asyncio.wait_for(process.line.ended(), STOP_LIMIT)
         except asyncio.TimeoutError:
-            log.warning("user endpoint %s does not end; killing it", process.child.pid)
-        _kill(process.child)
-        await process.child.wait()
-        if process.reader is not None and process.reader is not asyncio.current_task():
-            await asyncio.wait([process.reader], timeout=1.0)
+            log.warning("user endpoint %s does not end; killing it", process.line.pid)
+        process.line.kill()
+        await process.line.reaped()
+        if process.listener is not None and process.listener is not asyncio.current_task():
+            await asyncio.wait([process.listener], timeout=1.0)
 
     def _spawn(self, work: Awaitable[Any]) -> None:
         task = asyncio.ensure_future(work)
@@ -381,12 +454,5 @@ class UserEndpoints:
         """Keep the newest run folders only; each holds one engine's logs."""
         folders = sorted(path for path in self._home.runs_dir.iterdir() if path.is_dir())
         for folder in folders[:-KEPT_RUN_DIRS]:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _kill(child: asyncio.subprocess.Process) -> None:
-    """Kill the process's whole group: it is the leader of one of its own."""
-    try:
-        os.killpg(child.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
+            if read_passport(folder) is None:
+                shutil.rmtree(folder, ignore_errors=True)

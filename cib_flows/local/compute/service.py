@@ -28,7 +28,7 @@ from cib_flows.local.compute.engines import (
 )
 from cib_flows.local.compute.store import ComputeStore, Function, Task, Work
 from cib_flows.local.compute.wire import ComputeError
-from cib_flows.local.database import Database
+from cib_flows.local.database import Database, DiskFull
 from cib_flows.local.endpoint_files import CONFIG, SCHEMA, TEMPLATE
 from cib_flows.local.home import Home
 
@@ -36,6 +36,7 @@ __all__ = ["ComputeService", "Submission", "Submitted"]
 
 log = logging.getLogger(__name__)
 
+RETRY_PAUSE = 1.0
 MAX_SUBMISSION = 10 * 1024 * 1024
 
 
@@ -79,7 +80,7 @@ class ComputeService:
         self._home = home
         self._broker = broker
         self._engines = UserEndpoints(
-            home, endpoint_id, identity.id, self._on_result, self._on_lost
+            home, endpoint_id, identity.id, self._on_result, self._on_lost, self.store.take
         )
         self.daemons = DaemonEndpoints(
             EndpointStore(database),
@@ -94,15 +95,23 @@ class ComputeService:
         broker.restore = self._restore_queue
 
     async def start(self) -> None:
-        """Answer for the tasks that were under way when the last server ended."""
+        """Take up what was under way when the last server ended: tasks whose processes live on are
+        waited for, those that no process was given are given to one, the rest is answered for."""
         self._engines.remove_old_run_dirs()
+        alive = await self._engines.reattach()
         for work in self.store.open_work():
             if work.endpoint_id != self.endpoint_id:
                 self.daemons.resume(work.endpoint_id, work.config, work.runtime)
-            else:
+            elif work.taken_by is None or work.task_id not in alive.get(
+                work.taken_by, {work.task_id}
+            ):
+                # Nobody began it: the process that lives would know, had it read the task.
+                self._engines.dispatch(work.config, work.runtime, [self._engine_task(work)])
+            elif work.taken_by not in alive:
                 self._on_lost(
                     work.task_id,
-                    "The local Globus was restarted while this task was under way, and its engine ended with it.",
+                    "The local Globus was restarted while this task was under way, "
+                    "and its engine had ended too.",
                 )
         await self.daemons.start()
 
@@ -247,7 +256,10 @@ class ComputeService:
         ]
 
     def _on_lost(self, task_id: str, sentence: str) -> None:
-        self._on_result(task_id, wire.error_result(task_id, "TASK_LOST", sentence))
+        try:
+            self._on_result(task_id, wire.error_result(task_id, "TASK_LOST", sentence))
+        except DiskFull:
+            asyncio.get_running_loop().call_later(RETRY_PAUSE, self._on_lost, task_id, sentence)
 
     def _on_result(self, task_id: str, result: str) -> None:
         failed = json.loads(result)["data"].get("error_details") is not None

@@ -1,11 +1,12 @@
 """One user endpoint process: the real engine of one configuration, fed by the server over pipes.
 
 ``python -m cib_flows.local.compute.user_endpoint`` is started by the server only. Its standard
-input brings ``configure`` and then ``task`` messages; the end of that stream, however it comes
-about, is the order to shut down. What the Globus Compute endpoint package does between the web
-service and an engine is done here in the same order and with the package's own code: validate the
-options against the schema, render the template, build the engine, check each function against the
-allow-list, submit.
+input brings ``configure`` and then ``task`` messages, until ``shutdown``. When the server vanishes
+while tasks are under way, they go on: the next server finds this process by the socket in its run
+folder, and learns what became of them. What the Globus Compute endpoint package does between the
+web service and an engine is done here in the same order and with the package's own code: validate
+the options against the schema, render the template, build the engine, check each function against
+the allow-list, submit.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from cib_flows.local.compute import framing
+from cib_flows.local.compute.channel import Channel
 
 __all__ = ["main"]
 
@@ -37,43 +39,15 @@ class NotStarted(Refused):
     """The configuration was good, but its engine did not start; who knows what it left behind."""
 
 
-class Channel:
-    """The pipes to the server, kept away from the prints of users' functions."""
-
-    def __init__(self) -> None:
-        self._pipes = (os.dup(0), os.dup(1))
-        self._reader = os.fdopen(self._pipes[0], "rb")
-        self._writer = os.fdopen(self._pipes[1], "wb", buffering=0)
-        self._lock = threading.Lock()
-        self._nothing = os.open(os.devnull, os.O_RDWR)
-        os.dup2(self._nothing, 0)
-        os.dup2(2, 1)
-        # Pool workers are forked: while one held a pipe, the server would not learn of our end.
-        os.register_at_fork(after_in_child=self._let_go)
-
-    def _let_go(self) -> None:
-        for pipe in self._pipes:
-            os.dup2(self._nothing, pipe, inheritable=False)
-
-    def receive(self) -> framing.Message | None:
-        return framing.read(self._reader)
-
-    def send(self, message: framing.Message) -> None:
-        data = memoryview(framing.encode(message))
-        with self._lock:
-            try:
-                while data:
-                    data = data[self._writer.write(data) :]
-            except BrokenPipeError:
-                pass  # the server is gone; the end of standard input says so too
-
-
 class UserEndpoint:
     """An engine, and the tasks it has under way."""
 
     def __init__(self, channel: Channel, order: framing.Message) -> None:
         self._channel = channel
         self._closing = threading.Event()
+        self._under_way: set[str] = set()
+        self._unconfirmed: dict[str, framing.Message] = {}  # results the server may not have kept
+        self._lock = threading.Lock()
         self._endpoint_id = str(order["endpoint_id"])
         run_dir = Path(order["run_dir"])
         self._config = _load_config(Path(order["endpoint_dir"]), order)
@@ -87,6 +61,31 @@ class UserEndpoint:
         soft = self._config.idle_heartbeats_soft * self._config.heartbeat_period
         return {"op": "ready", "engine": type(self._engine).__name__, "idle_after_s": soft or None}
 
+    def idle(self) -> bool:
+        """Whether a server that vanished left nothing here that the next one would want."""
+        with self._lock:
+            return not self._under_way and not self._unconfirmed
+
+    def under_way(self) -> bool:
+        with self._lock:
+            return bool(self._under_way)
+
+    def report_all(self) -> None:
+        """Tell a new server what this process was given, and the results that the last one may not
+        have kept."""
+        with self._lock:
+            known = [*self._under_way, *self._unconfirmed]
+            self._channel.send({**self.description(), "op": "hello", "tasks": known})
+            for message in self._unconfirmed.values():
+                self._channel.send(message)
+        if self._closing.is_set():
+            self._channel.send({"op": "closing"})
+
+    def confirm(self, task_id: str) -> None:
+        """The server has kept the result."""
+        with self._lock:
+            self._unconfirmed.pop(task_id, None)
+
     def submit(self, message: framing.Message) -> None:
         if self._closing.is_set():
             self._channel.send({"op": "returned", "task_id": message["task_id"]})
@@ -96,6 +95,8 @@ class UserEndpoint:
         from globus_compute_endpoint.engines.base import GCFuture
 
         task_id, function_id = message["task_id"], message["function_id"]
+        with self._lock:
+            self._under_way.add(task_id)
         future = GCFuture(task_id, function_id=function_id)
         future.add_done_callback(lambda done: self._report(task_id, done))
         allowed = self._config.allowed_functions
@@ -128,7 +129,11 @@ class UserEndpoint:
             packed = _failure(
                 task_id, "UNKNOWN_TASK_FAILURE", f"Unknown task exception: {problem!r}"
             )
-        self._channel.send({"op": "result", "task_id": task_id, "result": packed[1:].decode()})
+        message = {"op": "result", "task_id": task_id, "result": packed[1:].decode()}
+        with self._lock:
+            self._under_way.discard(task_id)
+            self._unconfirmed[task_id] = message
+            self._channel.send(message)
         if self._is_broken() and not self._closing.is_set():
             # A pool that lost a worker, or an engine whose blocks fail, takes no more tasks: make
             # room for a fresh process.
@@ -237,7 +242,7 @@ def _end_leftovers() -> None:
 
 def _configured(channel: Channel) -> UserEndpoint | None:
     """The endpoint of the first configuration that is accepted; None when there is none."""
-    while (order := channel.receive()) is not None:
+    while (order := channel.receive()) is not None and order["op"] == "configure":
         run_dir = Path(order["run_dir"])
         run_dir.mkdir(parents=True, exist_ok=True)
         log = os.open(run_dir / "endpoint.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -246,6 +251,7 @@ def _configured(channel: Channel) -> UserEndpoint | None:
         os.close(log)
         os.chdir(run_dir)
         try:
+            channel.listen()
             return UserEndpoint(channel, order)
         except NotStarted as failure:
             channel.send({"op": "refused", "message": str(failure)})
@@ -270,9 +276,19 @@ def main() -> int:
     if endpoint is None:
         return 0
     channel.send(endpoint.description())
-    while (message := channel.receive()) is not None:
-        if message["op"] == "task":
+    while True:
+        message = channel.receive()
+        if message is None:
+            # The server is gone without a word. With nothing under way, so is this process.
+            if endpoint.idle() or not channel.wait_for_server(endpoint.under_way):
+                break
+            endpoint.report_all()
+        elif message["op"] == "task":
             endpoint.submit(message)
+        elif message["op"] == "kept":
+            endpoint.confirm(message["task_id"])
+        elif message["op"] == "shutdown":
+            break
     endpoint.shutdown()
     _end_leftovers()
     return 0

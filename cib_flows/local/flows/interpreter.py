@@ -19,6 +19,7 @@ from cib_flows.local.actions import (
     ActionStatus,
     Identity,
 )
+from cib_flows.local.database import DiskFull
 
 from . import states
 from .entries import completed, started, state_failed
@@ -37,6 +38,7 @@ PROVIDER_PATIENCE = 10.0
 # A flow may loop for ever; after this many states in a row without waiting it is slowed down.
 QUICK_STATES = 1000
 SLOW_DOWN = 0.05
+FULL_DISK_PAUSE = 1.0
 
 
 @dataclass
@@ -106,13 +108,26 @@ class Interpreter:
 
     async def _move(self, run_id: str, running: _Running) -> None:
         try:
-            run = self._store.run(run_id)
-            if run is None:
-                return
-            if run.cancel_requested:
-                running.cancelled.set()
+            while not await self._moved(run_id, running):
+                await asyncio.sleep(FULL_DISK_PAUSE)
+        except Exception:
+            # Not even the failure could be stored: the run stays ACTIVE, and the next start goes on.
+            logger.exception("run %s: its state could not be stored", run_id)
+        finally:
+            del self._running[run_id]
+
+    async def _moved(self, run_id: str, running: _Running) -> bool:
+        """Go on from what is stored; False when the disk was full on the way."""
+        run = self._store.run(run_id)
+        if run is None:
+            return True
+        if run.cancel_requested:
+            running.cancelled.set()
+        try:
             try:
                 await self._move_to_end(run, running)
+            except DiskFull:
+                raise
             except Exception:
                 logger.exception("run %s: internal error", run_id)
                 self._fail(
@@ -122,12 +137,10 @@ class Interpreter:
                         "The local Globus met an internal error; its log has the details.",
                     ),
                 )
-        except Exception:
-            # Not even the failure could be stored, as on a full disk: the run stays ACTIVE, and the
-            # next start goes on.
-            logger.exception("run %s: its state could not be stored", run_id)
-        finally:
-            del self._running[run_id]
+        except DiskFull as problem:
+            logger.warning("run %s waits: %s", run_id, problem)
+            return False
+        return True
 
     async def _move_to_end(self, run: Run, running: _Running) -> None:
         quick = 0
@@ -242,6 +255,8 @@ class Interpreter:
             raise StateError(
                 "ActionTimeout", states.action_result(run.state_name, late.status, identity)
             ) from late
+        except DiskFull:
+            raise
         except Exception as error:
             logger.exception("run %s: the provider at %s failed", run.id, url)
             raise StateError(
