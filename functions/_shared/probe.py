@@ -1,4 +1,4 @@
-"""The program that runs inside a finished image and says what it finds there.
+"""The program that runs inside a finished image and says what its Python finds there.
 
 It writes one JSON document to the standard output that it was started with; whatever imported modules print
 goes to standard error. Imports happen in a child process, so that a module that crashes Python is named.
@@ -6,8 +6,11 @@ goes to standard error. Imports happen in a child process, so that a module that
 
 from __future__ import annotations
 
+# A package of this name lies in the home that the probe runs with, as a user's own packages would.
+DECOY_MODULE = "cib_flows_decoy"
+
 PROBE_SOURCE = r'''
-import importlib, importlib.metadata as metadata, inspect, json, os, re, shutil, sys
+import importlib, importlib.metadata as metadata, importlib.util, inspect, json, os, re, shutil, sys
 answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
 os.dup2(2, 1)
 asked = json.loads(sys.argv[1])
@@ -60,6 +63,79 @@ if child == 0:
                 pipe.write(json.dumps(["failed", module, text]) + "\n")
     os._exit(0)
 os.close(writer)
+
+# The child imports on another processor meanwhile.
+def is_installed_by_us(distribution):
+    return str(distribution.locate_file("")).startswith(asked["prefix"])
+
+def conflicts():
+    """[package, what it requires, what is there or ""] of packages that this build installed; None where the
+    image has nothing that understands requirements."""
+    for place in ("packaging", "pip._vendor.packaging", "setuptools._vendor.packaging"):
+        try:
+            requirement = importlib.import_module(place + ".requirements").Requirement
+            break
+        except Exception:
+            continue
+    else:
+        return None
+    wrong = []
+    for name, distribution in sorted(found.items()):
+        if not is_installed_by_us(distribution):
+            continue
+        for text in distribution.requires or ():
+            try:
+                needs = requirement(text)
+                if needs.marker and not needs.marker.evaluate({"extra": ""}):
+                    continue
+                other = found.get(plain(needs.name))
+                if other is None:
+                    wrong.append([name, text, ""])
+                elif needs.specifier and not needs.specifier.contains(other.version, prereleases=True):
+                    wrong.append([name, text, other.version])
+            except Exception:
+                continue  # metadata that nobody can read is no conflict
+    return wrong
+
+def pip_inventory():
+    """Every distribution, with the hashes that were required of it and where it came from."""
+    hashes, current = {}, None
+    try:
+        with open(asked["prefix"] + "requirements.lock", encoding="utf-8") as lock:
+            for line in lock:
+                pinned = re.match(r"([A-Za-z0-9][A-Za-z0-9._-]*)==(\S+)", line)
+                current = (plain(pinned[1]), pinned[2]) if pinned else current
+                for digest in re.findall(r"--hash=(sha256:[0-9a-f]{64})", line):
+                    hashes.setdefault(current, []).append(digest)
+    except OSError:
+        pass
+    entries = []
+    for name, distribution in sorted(found.items()):
+        entry = {"name": name, "version": distribution.version or "", "in_base": not is_installed_by_us(distribution)}
+        entry["hashes"] = hashes.get((name, distribution.version), [])
+        try:
+            origin = json.loads(distribution.read_text("direct_url.json") or "null")
+            if origin and "vcs_info" in origin:
+                entry["url"] = "git+" + origin["url"] + "@" + origin["vcs_info"]["commit_id"]
+            elif origin and origin.get("url", "").startswith("https://"):
+                entry["url"] = origin["url"]
+        except Exception:
+            pass
+        entries.append(entry)
+    return entries
+
+def conda_inventory():
+    entries, folder = [], asked["prefix"] + "conda/conda-meta"
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+        if name.endswith(".json"):
+            with open(os.path.join(folder, name), encoding="utf-8") as meta:
+                record = json.load(meta)
+            keys = ("name", "version", "build", "channel", "subdir", "sha256", "url")
+            entries.append({key: str(record.get(key) or "") for key in keys})
+    return entries
+
+wrong, pip_packages, conda_packages = conflicts(), pip_inventory(), conda_inventory()
+
 imported, failed, begun = [], {}, None
 with os.fdopen(reader, encoding="utf-8") as pipe:
     for line in pipe:
@@ -75,9 +151,11 @@ if begun is not None:
 json.dump({
     "python": ".".join(map(str, sys.version_info[:3])),
     "executable": sys.executable,
-    "packages": {name: d.version for name, d in sorted(found.items())},
+    "packages": {name: d.version or "" for name, d in sorted(found.items())},
     "missing": missing, "imported": imported, "failed": failed,
-    "worker_program": shutil.which("globus-compute-endpoint"),
+    "conflicts": wrong, "pip": pip_packages, "conda": conda_packages,
+    "encoding": sys.getfilesystemencoding(),
+    "decoy": importlib.util.find_spec(asked["decoy"]) is not None,
 }, answer)
 answer.flush()
 '''

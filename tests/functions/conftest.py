@@ -222,15 +222,20 @@ elif words[:2] == ["sif", "list"]:
     print("4 |1 |NONE |61440-31502336 |FS (Squashfs/*System/amd64)")
 elif words[0] == "run":
     image = [n for n, word in enumerate(words) if word.endswith(".sif")][0]
-    command = words[image + 1:]
+    # the image has the mount points that it should have, unless a test says otherwise
+    command = [w for w in words[image + 1:] if w[:2] != "d:" or w[2:] in control.get("lacks", [])]
     with open(here + "/ran.jsonl", "a") as ran:
         ran.write(json.dumps(words) + "\n")
+    for answer in control.get("refuses", []):
+        if answer["to"] in words[:image]:
+            sys.exit(answer["errors"])
     for answer in control.get("answers", []):
         if answer["to"] in command:
             sys.stdout.write(answer.get("output", ""))
             sys.stderr.write(answer.get("errors", ""))
             sys.exit(answer.get("status", 0))
-    environment = {{"PATH": here + "/image:/usr/bin:/bin", "HOME": "/nonexistent"}}
+    environment = {{"PATH": here + "/image:/usr/bin:/bin", "HOME": "/nonexistent",
+                   "LC_ALL": "C.UTF-8", "PYTHONNOUSERSITE": "1", **control.get("environment", {{}})}}
     os.execvpe(command[0], command, environment)
 """
 
@@ -269,6 +274,9 @@ def apptainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Apptainer:
     made.control(image="SIF one")
     (folder / "apptainer").write_text(SHIM.format(python=sys.executable))
     (folder / "apptainer").chmod(0o755)
+    # not this machine's own packages
+    made.program("dpkg", "#!/bin/sh\n")
+    made.program("dpkg-query", "#!/bin/sh\necho 'debian=libc6 2.36-9+deb12u10 amd64 installed'\n")
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
     return made
 

@@ -109,6 +109,10 @@ def big(site: Site, registry: Server, web: Server, apptainer: Apptainer) -> dict
         "missing": [],
         "imported": ["i" * 250 + f"{n}" for n in range(10)],
         "failed": {},
+        "encoding": "utf-8",
+        "conflicts": [],
+        "pip": [],
+        "conda": [],
     }
     answers = [{"to": "python3", "output": json.dumps(probe)}]
     apptainer.control(image="SIF", log=LOUD * 5, answers=answers)

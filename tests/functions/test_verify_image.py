@@ -42,6 +42,10 @@ def probe_answer(**fields: Any) -> dict[str, Any]:
         "missing": [],
         "imported": [],
         "failed": {},
+        "encoding": "utf-8",
+        "conflicts": [],
+        "pip": [],
+        "conda": [],
         **fields,
     }
     return {"to": "python3", "output": json.dumps(found)}
@@ -143,11 +147,29 @@ def test_imports_of_the_spec_take_the_place_of_the_packages_own(
         "[]",
         "{}",
         '{"python": 3}',
-        '{"python": "3", "executable": "x", "packages": {"a": 1}, "missing": [], "imported": [], "failed": {}}',
-        '{"python": "3", "executable": "x", "packages": {}, "missing": [1], "imported": [], "failed": {}}',
+        *(
+            json.dumps({**json.loads(probe_answer()["output"]), **odd})
+            for odd in (
+                {"packages": {"a": 1}},
+                {"missing": [1]},
+                {"conflicts": ["a"]},
+                {"pip": [1]},
+            )
+        ),
         "[" * 100_000,
     ],
-    ids=["nothing", "text", "list", "empty", "types", "version", "missing", "deep"],
+    ids=[
+        "nothing",
+        "text",
+        "list",
+        "empty",
+        "types",
+        "version",
+        "missing",
+        "conflicts",
+        "pip",
+        "deep",
+    ],
 )
 def test_a_python_that_answers_something_else_is_refused(
     built: Built, apptainer: Apptainer, output: str
@@ -255,3 +277,65 @@ def test_another_image_than_the_built_one_is_not_verified(
     run, sha256 = built()
     (run.work / "image.sif").write_text("SIF two")
     refused((run, sha256), "image_changed")
+
+
+def test_a_package_in_the_users_home_must_not_be_found(built: Built, apptainer: Apptainer) -> None:
+    verified(built(verify={"imports": ["json"]}))
+    homes = [words[words.index("--home") + 1] for words in apptainer.ran if "--home" in words]
+    assert len(homes) == 1
+    apptainer.control(image="SIF", answers=[probe_answer(decoy=True)])
+    assert "PYTHONNOUSERSITE" in refused(built(pip=["numpy"]), "verify_host_leak")["hint"]
+
+
+def test_the_network_is_shut_off_where_the_node_allows_it(
+    built: Built, apptainer: Apptainer
+) -> None:
+    result = verified(built())
+    assert json.loads(Path(result["verification_path"]).read_text())["network"] == "none"
+    assert "--net" in apptainer.ran[0]
+
+    shut = {"to": "--net", "errors": "FATAL: no network namespaces\n"}
+    apptainer.control(image="SIF", refuses=[shut])
+    result = verified(built(verify={"commands": ["true"]}))
+    assert "of the node" in json.loads(Path(result["verification_path"]).read_text())["network"]
+    assert "--net" not in apptainer.ran[-1]
+
+
+def test_python_packages_that_do_not_fit_together_are_refused(
+    built: Built, apptainer: Apptainer
+) -> None:
+    answer = probe_answer(conflicts=[["pandas", "numpy>=2", "1.26.0"]])
+    apptainer.control(image="SIF", answers=[answer])
+    error = refused(built(pip=["pandas"]), "verify_inconsistent")
+    assert "pandas requires numpy>=2, and the image has 1.26.0" in error["message"]
+    apptainer.control(image="SIF", answers=[probe_answer(conflicts=[["pandas", "numpy>=2", ""]])])
+    assert "has none" in refused(built(pip=["pandas"]), "verify_inconsistent")["message"]
+
+
+def test_half_installed_debian_packages_are_refused(built: Built, apptainer: Apptainer) -> None:
+    apptainer.program("dpkg", "#!/bin/sh\necho 'git: half configured'\n")
+    error = refused(built(), "verify_inconsistent")
+    assert "git: half configured" in error["message"]
+
+
+def test_a_missing_mount_point_is_named(built: Built, apptainer: Apptainer) -> None:
+    verified(built(mounts=["/no-such-scratch"]))
+    apptainer.control(image="SIF", lacks=["/no-such-scratch"])
+    error = refused(built(mounts=["/no-such-scratch"]), "verify_file_missing")
+    assert "/no-such-scratch, which 'mounts' names" in error["message"]
+
+
+def test_a_locale_that_knows_no_utf_8_is_refused(built: Built, apptainer: Apptainer) -> None:
+    apptainer.control(image="SIF", environment={"LC_ALL": "POSIX"})
+    assert "POSIX" in refused(built(), "verify_environment")["message"]
+    # whoever sets it in the spec means it
+    verified(built(environment={"LC_ALL": "POSIX"}))
+    apptainer.control(image="SIF", answers=[probe_answer(encoding="ascii")])
+    assert "ascii" in refused(built(pip=["numpy"]), "verify_environment")["message"]
+
+
+def test_programs_for_another_processor_are_refused(built: Built, apptainer: Apptainer) -> None:
+    # the header of a 64-bit little-endian program for RISC-V
+    header = "7f454c460201010000000000000000000200f300"
+    apptainer.program("od", f"#!/bin/sh\necho '{header}'\n")
+    assert "riscv64" in refused(built(), "verify_architecture")["message"]
