@@ -113,7 +113,7 @@ def _build_stages(
     need = {"need_bytes": stage.size * UNPACKED_FACTOR} if stage else {}
     with open(folder.log, "w", encoding="utf-8"):
         pass
-    tmpdir = choose_tmpdir(site["tmpdir"], folder.work, **need)
+    tmpdir = choose_tmpdir(site["tmpdir"], folder.work, **need, in_memory=site["unpack_in_memory"])
     with scratch_folder(tmpdir, folder.run_id) as scratch:
         builder = Builder(engine, site, folder, plan, scratch)
         used = "none" if stage is None else "whole" if _is_whole(stage, requirements) else "part"

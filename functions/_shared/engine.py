@@ -29,6 +29,8 @@ PHASES = {
     "commands": 70,
     "image": 80,
 }
+# What Apptainer shows of the host inside %post by itself. It shows /dev too, over which nothing can be bound.
+HOST_FOLDERS = ("/tmp", "/var/tmp")
 LOG_READ_BYTES = 4 * 1024 * 1024
 
 
@@ -91,6 +93,13 @@ class Builder:
         write_text(os.path.join(self.exchange, "lent"), "")
         write_text(os.path.join(self.exchange, "done"), "".join(f"{phase}\n" for phase in done))
         binds = ["--bind", f"{self.exchange}:/mnt"]
+        for number, shared in enumerate(HOST_FOLDERS):
+            # else another build of this account, unpacking there, could be reached from inside
+            private = os.path.join(self.scratch, f"private-{number}")
+            if not os.path.isdir(private):
+                os.mkdir(private)
+                os.chmod(private, 0o1777)  # noqa: S103 - as every temporary folder is
+            binds += ["--bind", f"{private}:{shared}"]
         os.mkdir(os.path.join(self.exchange, "tools"))
         if self.site["tools"] and os.path.isdir(self.site["tools"]):
             # bound read-only: a recipe's own commands must not be able to change the next build's tools

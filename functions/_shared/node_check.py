@@ -171,7 +171,7 @@ def folder_points(site: dict[str, Any], work: str) -> list[dict[str, str]]:
     """The folder in which builds unpack, and the one on shared storage."""
     points = []
     try:
-        tmpdir = choose_tmpdir(site["tmpdir"], work)
+        tmpdir = choose_tmpdir(site["tmpdir"], work, in_memory=site["unpack_in_memory"])
         points.append(_tmpdir_point(tmpdir, bool(site["tmpdir"])))
     except StepFailed as failure:
         points.append(point("temporary folder", RED, failure.message, failure.hint, failure.code))
