@@ -3,6 +3,7 @@ straight down."""
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ GAP = 30.0  # between boxes of a row
 ROW_GAP = 36.0  # between rows
 BEND_WIDTH = 6.0
 SWEEPS = 24
+# A very large drawing is tidied less, so that it is done in seconds.
+PATIENCE = 150_000
 
 
 @dataclass
@@ -168,17 +171,18 @@ def _order_rows(layout: Layout, above: Neighbours, below: Neighbours) -> None:
     """Order each row by the mean place of what its boxes are joined to; keep the best order."""
     best = [list(row) for row in layout.rows]
     fewest = _crossings(best, below)
-    for sweep in range(SWEEPS):
+    place = {spot.name: number for row in layout.rows for number, spot in enumerate(row)}
+    for sweep in range(_sweeps(layout)):
         downward = sweep % 2 == 0
         rows = layout.rows if downward else layout.rows[::-1]
         fixed = above if downward else below
         for row in rows:
-            place = {s.name: n for other in layout.rows for n, s in enumerate(other)}
             means = {}
             for number, spot in enumerate(row):
                 joined = [place[other.name] for other in fixed[spot.name]]
                 means[spot.name] = sum(joined) / len(joined) if joined else float(number)
             row.sort(key=lambda spot, means=means: means[spot.name])  # type: ignore[misc]
+            place.update((spot.name, number) for number, spot in enumerate(row))
         crossings = _crossings(layout.rows, below)
         if crossings < fewest:
             best, fewest = [list(row) for row in layout.rows], crossings
@@ -191,14 +195,18 @@ def _crossings(rows: list[list[Spot]], below: Neighbours) -> int:
     count = 0
     for upper, lower in itertools.pairwise(rows):
         place = {spot.name: number for number, spot in enumerate(lower)}
-        pairs = [
-            (number, place[other.name])
-            for number, spot in enumerate(upper)
-            for other in below[spot.name]
-        ]
-        for one, (a, b) in enumerate(pairs):
-            count += sum((a - c) * (b - d) < 0 for c, d in pairs[one + 1 :])
+        ends: list[int] = []
+        for spot in upper:
+            targets = [place[other.name] for other in below[spot.name]]
+            # A line crosses those that began further left and end further right.
+            count += sum(len(ends) - bisect.bisect_right(ends, target) for target in targets)
+            for target in targets:
+                bisect.insort(ends, target)
     return count
+
+
+def _sweeps(layout: Layout) -> int:
+    return max(2, min(SWEEPS, PATIENCE // sum(len(row) for row in layout.rows)))
 
 
 def _place_rows(layout: Layout) -> None:
@@ -216,13 +224,14 @@ def _place_columns(layout: Layout, above: Neighbours, below: Neighbours) -> None
         for spot in row:
             spot.x = x + spot.width / 2
             x += spot.width + GAP
-    for sweep in range(SWEEPS * 4):
+    sweeps = _sweeps(layout)
+    for sweep in range(sweeps * 4):
         downward = sweep % 2 == 0
         for row in layout.rows if downward else layout.rows[::-1]:
             wishes, weights = [], []
             for spot in row:
                 joined = (above if downward else below)[spot.name] or [spot]
-                if sweep >= SWEEPS:
+                if sweep >= sweeps:
                     joined = [*above[spot.name], *below[spot.name]] or [spot]
                 pulls = [8.0 if other.is_bend and spot.is_bend else 1.0 for other in joined]
                 total = sum(pulls)
