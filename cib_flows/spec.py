@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 from cib_flows.errors import SpecError
 from cib_flows.functions._shared.identity import spec_digest
-from cib_flows.functions._shared.spec_check import DEFAULTS, SpecRefused, check_spec
+from cib_flows.functions._shared.spec_check import DEFAULTS, check_spec
+from cib_flows.functions._shared.spec_words import SpecRefused
 
 __all__ = ["ContainerSpec", "input_schema"]
 

@@ -31,7 +31,8 @@ from cib_flows.cli import main as cli  # noqa: E402
 from cib_flows.functions._shared import site  # noqa: E402
 from cib_flows.functions._shared.diagnostics import ROWS  # noqa: E402
 from cib_flows.functions._shared.results import ERROR_CODES  # noqa: E402
-from cib_flows.functions._shared.spec_check import SpecRefused, check_spec  # noqa: E402
+from cib_flows.functions._shared.spec_check import check_spec  # noqa: E402
+from cib_flows.functions._shared.spec_words import SpecRefused  # noqa: E402
 
 FLOW = ROOT / "flows" / "build_container"
 Json = dict[str, Any]

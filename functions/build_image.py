@@ -9,9 +9,10 @@ from typing import Any
 from ._shared.catalogue import Catalogue
 from ._shared.engine import Builder
 from ._shared.files import sha256_file, write_text
+from ._shared.machine_check import require_machine
 from ._shared.node_check import prepare_node, require_node
 from ._shared.places import choose_tmpdir
-from ._shared.recipe import has_later_steps, render_text
+from ._shared.recipe import environment_only, has_later_steps, render_text
 from ._shared.results import StepFailed, run_step
 from ._shared.run_folder import RunFolder
 from ._shared.run_versions import find_apptainer
@@ -23,14 +24,6 @@ from ._shared.working import scratch_folder, working
 # How much larger a tree is than its squashed image, and then room for the image and downloads.
 UNPACKED_FACTOR = 6
 NOTHING_BUILT: dict[str, Any] = {"cached": False, "waiting": "", "sif_sha256": "", "log_path": ""}
-# What a stage must not have of the spec that it is made for.
-NOTHING_LATER: dict[str, Any] = {
-    "payload": {},
-    "payload_collection": None,
-    "commands": [],
-    "mounts": [],
-    "environment": {},
-}
 
 
 def build_image(run_id: str, recipe_sha256: str) -> dict[str, Any]:
@@ -107,6 +100,7 @@ def _build_stages(
     engine: str, site: dict[str, Any], folder: RunFolder, plan: dict[str, Any]
 ) -> dict[str, Any]:
     spec = folder.read("spec.json")
+    require_machine(spec["machine"], plan["engine"])
     stages = Stages(site["root"], site["stage_limit_bytes"], site["stage_max_age_s"])
     ground, requirements = ground_of(spec, plan), requirements_in(spec, plan)
     stage = None if plan["force"] else stages.best(ground, requirements)
@@ -155,7 +149,8 @@ def _is_whole(stage: Stage, requirements: list[str]) -> bool:
 
 def _is_worth_keeping(spec: dict[str, Any], plan: dict[str, Any]) -> bool:
     """Whether the environment took any work beyond unpacking the base."""
-    return bool(spec["apt"] or spec["conda"] or spec["pip"] or plan["worker"])
+    asked = [spec[field] for field in ("apt", "conda", "pip", "spack")]
+    return any([*asked, plan["worker"], spec["machine"].get("mpi"), plan.get("asked")])
 
 
 def _done(stage: Stage | None, requirements: list[str]) -> list[str]:
@@ -176,12 +171,13 @@ def _recipe_from(
     """The recipe's file: as it was rendered, or going on from a stage, or of the environment alone."""
     if stage is None and whole:
         return folder.recipe
-    part = spec if whole else {**spec, **NOTHING_LATER}
+    part = spec if whole else environment_only(spec)
+    builder = plan.get("spack_builder")
     if stage is None:
-        text = render_text(part, plan["worker"], plan["base"]["resolved"])
+        text = render_text(part, plan["worker"], plan["base"]["resolved"], builder=builder)
     else:
         part = {**part, "base": {"bootstrap": "localimage", "image": stage.image}}
-        text = render_text(part, plan["worker"], stage.image).replace(
+        text = render_text(part, plan["worker"], stage.image, goes_on=True).replace(
             "%labels\n", f"%labels\n    cib-flows.goes-on-for-recipe {plan['recipe_sha256']}\n", 1
         )
     path = os.path.join(folder.path, "stage.def" if not whole else "resumed.def")

@@ -16,6 +16,7 @@ from ._shared.files import CHUNK_BYTES, remove_tree, sha256_file, sha256_text, t
 from ._shared.git import checkout
 from ._shared.identity import build_digest
 from ._shared.network import open_url
+from ._shared.payload_asks import payload_asks
 from ._shared.results import StepFailed, run_step, shorten
 from ._shared.run_folder import RunFolder
 from ._shared.site import load_site
@@ -60,6 +61,8 @@ def _fetch_into(folder: RunFolder, site: dict[str, Any], plan: dict[str, Any]) -
     refuse_odd_files(folder.payload, site["payload_limit_bytes"])
     digest, size, files = tree_digest(folder.payload)
     plan["payload_digest"] = sha256_text(f"{digest} {payload['destination']}")
+    if folder.read("spec.json")["payload"].get("install"):
+        plan["asked"] = payload_asks(folder.payload)
     plan["build_digest"] = build_digest(plan)
     plan["payload"] = {**payload, "digest": digest, "bytes": size, "files": files}
     folder.write("plan.json", plan)

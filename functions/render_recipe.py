@@ -11,6 +11,7 @@ from ._shared.catalogue import Catalogue
 from ._shared.files import sha256_file, sha256_text, write_text
 from ._shared.git import resolve_ref
 from ._shared.identity import build_digest, spec_digest
+from ._shared.machine_check import planned_machine
 from ._shared.modules import load_modules
 from ._shared.recipe import render_text, wants_payload
 from ._shared.registry import resolve
@@ -18,7 +19,9 @@ from ._shared.results import StepFailed, run_step
 from ._shared.run_folder import RunFolder
 from ._shared.run_versions import engine_version, machine, worker_versions
 from ._shared.site import load_site
-from ._shared.spec_check import FILE_BOOTSTRAPS, SpecRefused, check_spec
+from ._shared.spec_check import FILE_BOOTSTRAPS, check_spec
+from ._shared.spec_software import SPACK_BUILDER
+from ._shared.spec_words import SpecRefused
 from ._shared.working import sweep, working
 
 
@@ -56,7 +59,10 @@ def _plan(spec: dict[str, Any], site: dict[str, Any], folder: RunFolder) -> dict
     versions = worker_versions(spec["worker"])
     base, base_digest = _pin_base(spec, site)
     payload = _plan_payload(spec, site, folder.run_id)
-    recipe = render_text(spec, versions, base)
+    builder = None
+    if spec["spack"]:
+        builder, _ = resolve(spec["spack"].get("builder", SPACK_BUILDER), site, "docker")
+    recipe = render_text(spec, versions, base, builder=builder)
     write_text(folder.recipe, recipe)
     recipe_sha256 = sha256_text(recipe)
     plan = {
@@ -69,7 +75,8 @@ def _plan(spec: dict[str, Any], site: dict[str, Any], folder: RunFolder) -> dict
         "payload": payload,
         "worker": versions,
         "engine": engine_version(),
-        "machine": machine(),
+        "machine": planned_machine(spec["machine"], machine()),
+        "spack_builder": builder,
         "run_endpoint": spec["run_endpoint"],
         "force": spec["force"],
         "planned_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

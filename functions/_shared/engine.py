@@ -10,6 +10,7 @@ from typing import Any
 from .conda_install import CONDA_INSTALL_SOURCE
 from .diagnostics import diagnose
 from .files import read_lent, remove_tree, tail_of, write_text
+from .payload_asks import asked_of, lend_asked
 from .places import processors
 from .processes import Ended, clean_environment, run_guarded
 from .registry import credentials_are_for
@@ -26,6 +27,7 @@ PHASES = {
     "conda": 30,
     "pip": 45,
     "payload": 65,
+    "install": 67,
     "commands": 70,
     "image": 80,
 }
@@ -107,6 +109,8 @@ class Builder:
         write_text(os.path.join(self.exchange, "conda_install.py"), CONDA_INSTALL_SOURCE)
         if self.site["ca_bundle"]:
             shutil.copyfile(self.site["ca_bundle"], os.path.join(self.exchange, "ca.crt"))
+        if "asked" in self.plan:
+            lend_asked(asked_of(self.plan), os.path.join(self.exchange, "asked"))
         if with_payload and self.plan["payload"]["kind"] != "none":
             os.mkdir(os.path.join(self.exchange, "payload"))
             binds += ["--bind", f"{self.folder.payload}:/mnt/payload:ro"]
@@ -222,6 +226,8 @@ def refusal_in(exchange: str) -> tuple[str, str, str] | None:
         "apt_missing": "Take a base image of Debian or Ubuntu, or leave 'apt' out.",
         "command_failed": "Correct the entry in 'commands'; the log shows what it printed.",
         "conda_missing": "Take a base image with conda, or ask the endpoint's administrator for its tools.",
+        "machine_mismatch": "Correct 'machine', or take a base image or build endpoint that has it.",
+        "post_build_failed": "Correct the payload's postBuild; the log shows what it printed.",
         "python_missing": "Take a base image with Python such as python:3.11-slim, or set 'worker' to 'none'.",
         "python_too_old": "Take a base image with a newer Python, or set 'worker' to 'none'.",
     }

@@ -17,6 +17,7 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 WORKER = re.compile(r"endpoint|none|[0-9]+(\.[0-9]+)+([a-z]+[0-9]+)?")
 ABSOLUTE_PATH = re.compile(r"(/[A-Za-z0-9_.@+=:,~-]+)+")
+LABEL_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")
 GIT_REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+@-]*")
 
 # Debian Policy 5.6.1 (package names) and 5.6.12 (versions); an architecture may follow a colon. No name ends with
@@ -48,6 +49,13 @@ CONDA = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 CONDA_CHANNEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
+
+# Spack: name, then versions, variants, compiler, architecture and dependencies, in the characters they are of.
+SPACK_SPEC = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9_.-]*([@+~%^][A-Za-z0-9][A-Za-z0-9_.:@+~=,/-]*|\s+[@+~%^]?[A-Za-z0-9][A-Za-z0-9_.:@+~=,/-]*)*",
+    re.ASCII,
+)
+SPACK_COMPILER = re.compile(r"[a-z][a-z0-9_-]*(@[0-9][0-9.:=]*)?")
 
 HOST = re.compile(
     r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_][a-z0-9_-]{0,62})*\.?", re.IGNORECASE

@@ -9,142 +9,42 @@ section must stay below 64 KiB.
 from __future__ import annotations
 
 import re
-import shlex
 from textwrap import indent
 from typing import Any
 
+from .recipe_machine import apt_packages, conda_packages, machine_text, mpi_check_text
+from .recipe_shell import (
+    ADD_INDEX,
+    ASKED_APT,
+    ASKED_CHANNELS,
+    ASKED_CONDA,
+    ASKED_INDEXES,
+    ASKED_PIP,
+    CHECK_CANDIDATE,
+    CHECK_PYTHON,
+    COMMANDS,
+    CONDA_INSTALL,
+    EXCHANGE,
+    FIND_PYTHON,
+    INSTALL_PAYLOAD,
+    MAKE_ENVIRONMENT,
+    PAYLOAD,
+    PIP_INSTALL,
+    PREAMBLE,
+    PREFIX,
+    PYTHON_HELPERS,
+    quote,
+    words,
+)
+from .recipe_spack import SPACK_VIEW, spack_arrived, spack_files, spack_stage
 from .results import StepFailed
-from .spec_check import brings_python
+from .spec_machine import machine_words
+from .spec_software import brings_python
 
 MAX_SECTION_BYTES = 60 * 1024  # bufio.Scanner's limit is 64 KiB for a section and the line after it
-PREFIX = "/opt/cib"
-EXCHANGE = "/mnt"  # where the build binds what must not stay in the image
 ENDPOINT_PACKAGE = "globus-compute-endpoint"
 PINNED_BY_ENDPOINT = f"{ENDPOINT_PACKAGE} and parsl, at the build endpoint's own versions"
-
-PREAMBLE = """\
-    set +x -eu
-    umask 022
-    # {exchange} holds what the build lends: tools, certificates, the payload. Nothing of it stays.
-    phase() {{ echo "==> $1"; if [ -f {exchange}/lent ]; then echo "$1" > {exchange}/phase; fi; }}
-    # a build that goes on from a kept stage has some phases behind it
-    todo() {{ ! grep -qsx "$1" {exchange}/done; }}
-    if [ -s {exchange}/done ]; then
-        # the stage's own environment is in force here, and its recipe is not this image's history
-        PATH=$(echo "$PATH" | sed 's#{prefix}/[a-z]*/bin:##g')
-        rm -rf /.singularity.d/Singularity /.singularity.d/bootstrap_history
-    fi
-    refuse() {{
-        printf 'REFUSED: %s\\n' "$2" >&2
-        if [ -f {exchange}/lent ]; then printf '%s\\n%s\\n' "$1" "$2" > {exchange}/refusal; fi
-        exit 65
-    }}
-    apt_install() {{
-        command -v apt-get > /dev/null || refuse apt_missing 'The base image has no apt-get, so Debian packages cannot be installed.'
-        export DEBIAN_FRONTEND=noninteractive
-        if [ ! -f /etc/apt/apt.conf.d/99cib-flows ]; then
-            # apt cannot change to its own user in a namespace that maps only one
-            echo 'APT::Sandbox::User "root";' > /etc/apt/apt.conf.d/99cib-flows
-            apt-get -q update
-        fi
-        apt-get -q install -y --no-install-recommends -- "$@"
-    }}
-"""
-
-FIND_PYTHON = """\
-    phase python
-    python=$(command -v python3 || true)
-    if [ -z "$python" ]; then
-        command -v apt-get > /dev/null || refuse python_missing 'The base image has no python3 and no apt-get to install one.'
-        echo 'APT::Sandbox::User "root";' > /etc/apt/apt.conf.d/99cib-flows
-        apt-get -q update
-{candidate}        apt_install python3 python3-venv
-        python=$(command -v python3)
-    fi
-"""
-
-CHECK_CANDIDATE = """\
-        candidate=$(apt-cache policy python3 | sed -n 's/^ *Candidate: *//p')
-        dpkg --compare-versions "$candidate" ge 3.10 ||
-            refuse python_too_old "The base image has no Python, and apt offers only $candidate; Globus Compute needs 3.10 or newer."
-"""
-
-CHECK_PYTHON = """\
-    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
-        refuse python_too_old "The base image's $("$python" --version 2>&1) is too old: Globus Compute needs 3.10 or newer."
-"""
-
-# One environment for everything: conda's own Python where conda brought one, else a virtual environment that
-# sees what the base image has. uv does not count what the base has when it resolves, so pip does the work there.
-MAKE_ENVIRONMENT = """\
-    can_use_uv() {{ [ -x {exchange}/tools/uv ] && {exchange}/tools/uv --version > /dev/null 2>&1; }}
-    if [ -x {prefix}/conda/bin/python ]; then
-        env_python={prefix}/conda/bin/python
-    else
-        env_python={prefix}/venv/bin/python
-    fi
-    if [ ! -x "$env_python" ] && can_use_uv; then
-        {exchange}/tools/uv venv -q --seed --system-site-packages --python "$python" {prefix}/venv
-    elif [ ! -x "$env_python" ]; then
-        "$python" -c 'import venv, ensurepip' 2> /dev/null || apt_install python3-venv
-        "$python" -m venv --system-site-packages {prefix}/venv
-    fi
-"""
-
-PIP_INSTALL = """\
-    base_is_bare() {{
-        "$python" -c 'import importlib.metadata as m, sys; sys.exit(any(d.name.lower() not in ("pip", "setuptools", "wheel") for d in m.distributions()))'
-    }}
-    if can_use_uv && [ "$env_python" = {prefix}/venv/bin/python ] && base_is_bare; then
-        # first which versions, then exactly those, whatever a kept stage had
-        {exchange}/tools/uv pip compile -q --python "$env_python"{compile_hashes} --no-annotate --no-header {prefix}/requirements.txt -o {prefix}/requirements.lock
-        {exchange}/tools/uv pip sync --python "$env_python"{sync_hashes} --compile-bytecode --link-mode copy {prefix}/requirements.lock
-    elif can_use_uv && [ "$env_python" = {prefix}/conda/bin/python ]; then
-        {exchange}/tools/uv pip install --python "$env_python" --break-system-packages --compile-bytecode --link-mode copy -r {prefix}/requirements.txt
-    else
-        "$env_python" -m pip --version > /dev/null || "$env_python" -m ensurepip
-        "$env_python" -m pip install --no-cache-dir --disable-pip-version-check --no-input -r {prefix}/requirements.txt
-    fi
-"""
-
-CONDA_INSTALL = """\
-    set -- {channels} {specs}
-    if [ -d {exchange}/tools/rattler ] && command -v python3 > /dev/null; then
-        python3 {exchange}/conda_install.py --prefix {prefix}/conda "$@"
-    else
-        conda=$(command -v micromamba || command -v mamba || command -v conda || true)
-        [ -n "$conda" ] || refuse conda_missing 'The base image has no conda, and the build endpoint lends none.'
-        "$conda" create -y -q -p {prefix}/conda --override-channels "$@"
-        "$conda" clean -y -q --all
-    fi
-"""
-
-PAYLOAD = """\
-    phase payload
-    mkdir -p {destination}
-    if [ -e {exchange}/payload ]; then cp -a {exchange}/payload/. {destination}/; fi
-    # whoever runs the image is not the one who built it
-    chmod -R go+rX {destination}
-"""
-
-COMMANDS = """\
-    phase commands
-    run() {{
-        printf '+ %s\\n' "$1"
-        /bin/sh -e -c "$1" < /dev/null || refuse command_failed "The command exited with status $?: $1"
-    }}
-"""
-
-RUNSCRIPT = """\
-%runscript
-    if [ "$#" -eq 0 ]; then set -- /bin/sh; fi
-    exec "$@"
-"""
-
-
-def quote(text: str) -> str:
-    """One shell word for any one-line text, in which no build argument can stand."""
-    return re.sub(r"\{(?=\{)", "{''", shlex.quote(text))
+NAMES = {"prefix": PREFIX, "exchange": EXCHANGE}
 
 
 def requirements_of(spec: dict[str, Any], versions: dict[str, str] | None) -> list[str]:
@@ -160,20 +60,30 @@ def requirements_of(spec: dict[str, Any], versions: dict[str, str] | None) -> li
 
 
 def render_text(
-    spec: dict[str, Any], versions: dict[str, str] | None, base: str | None = None
+    spec: dict[str, Any],
+    versions: dict[str, str] | None,
+    base: str | None = None,
+    *,
+    builder: str | None = None,
+    goes_on: bool = False,
 ) -> str:
     """The definition file's text for a checked spec.
 
-    ``base`` replaces the spec's own reference where a site mirrors or a digest pins it. Raises
+    ``base`` replaces the spec's own reference where a site mirrors or a digest pins it, and ``builder`` that of
+    the image with Spack. A recipe that ``goes_on`` has a kept stage as its base, with Spack's work in it. Raises
     :class:`StepFailed` when a section would be longer than Apptainer reads.
     """
     reference = base or spec["base"]["image"]
+    compiles = bool(spec["spack"]) and not goes_on
+    header = f"Bootstrap: {spec['base']['bootstrap']}\nFrom: {reference}\n"
     sections = [
-        f"Bootstrap: {spec['base']['bootstrap']}\nFrom: {reference}\n",
+        *([spack_stage(spec, builder)] if compiles else []),
+        header + ("Stage: final\n" if compiles else ""),
+        *([spack_files()] if compiles else []),
         _labels_section(spec),
         "%post\n" + environment_text(spec, versions) + _later_text(spec),
         _environment_section(spec),
-        RUNSCRIPT,
+        _runscript_section(spec),
         _help_section(spec),
     ]
     for section in sections:
@@ -188,7 +98,9 @@ def render_text(
 
 
 def _labels_section(spec: dict[str, Any]) -> str:
-    return f"%labels\n    cib-flows.name {spec['name']}\n"
+    machine = {f"cib-flows.machine.{k}": v for k, v in machine_words(spec["machine"]).items()}
+    labels = {"cib-flows.name": spec["name"], **machine, **dict(sorted(spec["labels"].items()))}
+    return "%labels\n" + "".join(f"    {key} {text}\n" for key, text in labels.items())
 
 
 def _help_section(spec: dict[str, Any]) -> str:
@@ -197,44 +109,95 @@ def _help_section(spec: dict[str, Any]) -> str:
     return f"%help\n    Image {spec['name']}: {description}\n"
 
 
+def _runscript_section(spec: dict[str, Any]) -> str:
+    if spec["runscript"]:
+        command = " ".join(quote(word) for word in spec["runscript"])
+        return f'%runscript\n    exec {command} "$@"\n'
+    start = ""
+    if spec["payload"].get("install"):
+        start = f'    if [ -x {PREFIX}/start ]; then set -- {PREFIX}/start "$@"; fi\n'
+    return f"""\
+%runscript
+    if [ "$#" -eq 0 ]; then set -- /bin/sh; fi
+{start}    exec "$@"
+"""
+
+
+def wants_python(spec: dict[str, Any], versions: dict[str, str] | None) -> bool:
+    """Whether the image gets a Python environment of ours."""
+    return bool(requirements_of(spec, versions)) or spec["worker"] != "none" or asks_payload(spec)
+
+
+def asks_payload(spec: dict[str, Any]) -> bool:
+    """Whether what the payload's own files ask for is to be installed."""
+    return bool(spec["payload"].get("install"))
+
+
 def environment_text(spec: dict[str, Any], versions: dict[str, str] | None) -> str:
     """The part of ``%post`` that makes the environment: everything before the payload and the commands."""
-    names = {"prefix": PREFIX, "exchange": EXCHANGE}
     wants_worker = spec["worker"] != "none"
-    requirements = requirements_of(spec, versions)
-    parts = [PREAMBLE.format(**names)]
-    wants_python = bool(requirements) or wants_worker
-    if wants_python and not brings_python(spec):
+    with_python = wants_python(spec, versions)
+    parts = [PREAMBLE.format(**NAMES), machine_text(spec)]
+    # conda, which the payload may ask for, may bring a newer one
+    unless = f" [ -e {EXCHANGE}/asked/brings-python ] ||" if asks_payload(spec) else ""
+    if with_python and not brings_python(spec):
         parts.append(FIND_PYTHON.format(candidate=CHECK_CANDIDATE if wants_worker else ""))
         if wants_worker:
-            parts.append(CHECK_PYTHON)
-    elif wants_python:
+            parts.append(CHECK_PYTHON.format(unless=unless))
+    elif with_python:
         parts.append("    python=\n")
-    if spec["apt"]:
-        parts.append(_block("apt", f"    apt_install {_words(spec['apt'])}\n"))
-    if wants_python or spec["conda"]:
+    parts.append(_apt_text(spec))
+    if with_python or spec["conda"] or spec["spack"]:
         parts.append(f"    mkdir -p {PREFIX}\n")
-    if spec["conda"]:
-        channels = " ".join(f"-c {quote(channel)}" for channel in spec["conda_channels"])
-        install = CONDA_INSTALL.format(specs=_words(spec["conda"]), channels=channels, **names)
-        parts.append(_block("conda", install))
-    if wants_python:
-        install = MAKE_ENVIRONMENT.format(**names)
-        install += (
-            f"    printf '%s\\n' \\\n        {_words(requirements)} > {PREFIX}/requirements.txt\n"
-        )
-        if wants_worker and not versions:
-            install += f"    # the build endpoint adds {PINNED_BY_ENDPOINT}\n"
-        # a git reference has no hash that could be required
-        hashed = not any("git+https://" in requirement for requirement in requirements)
-        install += PIP_INSTALL.format(
-            compile_hashes=" --generate-hashes" if hashed else "",
-            sync_hashes=" --require-hashes" if hashed else "",
-            **names,
-        )
-        parts.append(_block("pip", install))
+    if spec["spack"]:
+        parts.append(spack_arrived(spec))
+    parts.append(_conda_text(spec))
+    if with_python:
+        parts.append(PYTHON_HELPERS.format(**NAMES) + _indexes_text(spec))
+        parts.append(_block("pip", _pip_text(spec, versions)))
     parts.append("    rm -rf /var/lib/apt/lists/* /etc/apt/apt.conf.d/99cib-flows\n")
     return "".join(parts)
+
+
+def _apt_text(spec: dict[str, Any]) -> str:
+    packages = apt_packages(spec)
+    steps = f"    apt_install {words(packages)}\n{mpi_check_text(spec)}" if packages else ""
+    if asks_payload(spec):
+        steps += ASKED_APT.format(**NAMES)
+    return _block("apt", steps) if steps else ""
+
+
+def _conda_text(spec: dict[str, Any]) -> str:
+    packages = conda_packages(spec)
+    install = CONDA_INSTALL.format(**NAMES)
+    channels = " ".join(f"-c {quote(channel)}" for channel in spec["conda_channels"])
+    if not asks_payload(spec):
+        asked = f"    set -- {channels} {words(packages)}\n"
+        return _block("conda", asked + install) if packages else ""
+    steps = f'    set --\n{ASKED_CHANNELS.format(**NAMES)}    set -- "$@" {channels}'
+    steps += f" {words(packages)}\n" if packages else "\n"
+    steps += ASKED_CONDA.format(**NAMES)
+    if not packages:
+        install = f"    if [ -s {EXCHANGE}/asked/conda ]; then\n{indent(install, '    ')}    fi\n"
+    return _block("conda", steps + install)
+
+
+def _indexes_text(spec: dict[str, Any]) -> str:
+    added = "".join(f"    add_index {quote(url)}\n" for url in spec["pip_extra_index_urls"])
+    if asks_payload(spec):
+        added += ASKED_INDEXES.format(**NAMES)
+    return ADD_INDEX.format(**NAMES) + added if added else ""
+
+
+def _pip_text(spec: dict[str, Any], versions: dict[str, str] | None) -> str:
+    requirements = words(requirements_of(spec, versions))
+    steps = MAKE_ENVIRONMENT.format(**NAMES)
+    steps += f"    printf '%s\\n' \\\n        {requirements} > {PREFIX}/requirements.txt\n"
+    if asks_payload(spec):
+        steps += ASKED_PIP.format(**NAMES)
+    if spec["worker"] != "none" and not versions:
+        steps += f"    # the build endpoint adds {PINNED_BY_ENDPOINT}\n"
+    return steps + PIP_INSTALL.format(**NAMES)
 
 
 def _block(phase: str, steps: str) -> str:
@@ -244,21 +207,55 @@ def _block(phase: str, steps: str) -> str:
 
 def has_later_steps(spec: dict[str, Any]) -> bool:
     """Whether something follows the environment that another spec's image must not start from."""
-    return wants_payload(spec) or any(spec[f] for f in ("commands", "mounts", "environment"))
+    return wants_payload(spec) or any(spec[field] for field in LATER_FIELDS)
+
+
+# What follows the environment, beside the payload.
+LATER_FIELDS = ("files", "environment", "labels", "mounts", "commands", "runscript")
+
+
+def environment_only(spec: dict[str, Any]) -> dict[str, Any]:
+    """``spec`` without what follows the environment: what a stage is made from."""
+    empty = {field: type(spec[field])() for field in LATER_FIELDS}
+    kept = {key: value for key, value in spec["payload"].items() if key == "install"}
+    return {**spec, **empty, "payload": kept, "payload_collection": None}
 
 
 def _later_text(spec: dict[str, Any]) -> str:
-    names = {"prefix": PREFIX, "exchange": EXCHANGE}
     parts = [f"    mkdir -p {quote(mount)}\n" for mount in spec["mounts"]]
+    runs_programs = bool(spec["commands"])
     if wants_payload(spec):
-        parts.append(PAYLOAD.format(destination=quote(spec["payload"]["destination"]), **names))
-    if spec["commands"]:
-        parts.append(COMMANDS.format(**names))
+        destination = quote(spec["payload"]["destination"])
+        parts.append(PAYLOAD.format(destination=destination, **NAMES))
+        runs_programs = runs_programs or asks_payload(spec)
+    parts += [_file_text(file) for file in spec["files"]]
+    if runs_programs:
         parts.append("".join(f"    {line}\n" for line in _exports(spec)))
+    if wants_payload(spec) and asks_payload(spec):
+        parts.append(INSTALL_PAYLOAD.format(destination=destination, **NAMES))
+    if spec["commands"]:
+        parts.append(COMMANDS.format(**NAMES))
         parts.append("".join(f"    run {quote(command)}\n" for command in spec["commands"]))
+    if runs_programs:
         parts.append("    rm -rf /var/lib/apt/lists/*\n")
     parts.append("    phase image\n")
     return "".join(parts)
+
+
+def _file_text(file: dict[str, Any]) -> str:
+    """A file written line by line, so that the recipe shows what it holds."""
+    path = quote(file["path"])
+    *lines, last = file["content"].split("\n")
+    writes = []
+    if lines:
+        writes.append(f"        printf '%s\\n' \\\n        {words(lines)}\n")
+    if last or not lines:
+        writes.append(f"        printf '%s' {quote(last)}\n")
+    mode = "755" if file["executable"] else "644"
+    return (
+        f'    mkdir -p "$(dirname {path})"\n    {{\n{"".join(writes)}    }} > {path}\n'
+        f"    chmod {mode} {path}\n"
+    )
 
 
 def wants_payload(spec: dict[str, Any]) -> bool:
@@ -266,14 +263,16 @@ def wants_payload(spec: dict[str, Any]) -> bool:
     return bool(spec["payload_collection"]) or any(f in spec["payload"] for f in ("url", "git"))
 
 
-def _words(items: list[str]) -> str:
-    return " \\\n        ".join(quote(item) for item in items) if items else "''"
-
-
 def _exports(spec: dict[str, Any]) -> list[str]:
     lines = []
-    if spec["pip"] or spec["conda"] or spec["worker"] != "none":
-        lines.append(f'export PATH="{PREFIX}/venv/bin:{PREFIX}/conda/bin:$PATH"')
+    folders = []
+    if spec["pip"] or spec["conda"] or spec["worker"] != "none" or asks_payload(spec):
+        folders += [f"{PREFIX}/venv/bin", f"{PREFIX}/conda/bin"]
+    if spec["spack"]:
+        folders.append(f"{SPACK_VIEW}/bin")
+        lines.append(f'export CMAKE_PREFIX_PATH="{SPACK_VIEW}"')
+    if folders:
+        lines.append(f'export PATH="{":".join(folders)}:$PATH"')
     # a package in the user's home must not shadow the image's; a POSIX locale breaks non-ASCII file names
     lines += ["export PYTHONNOUSERSITE=1", "export LC_ALL=C.UTF-8", "export LANG=C.UTF-8"]
     lines += [f"export {key}={quote(value)}" for key, value in sorted(spec["environment"].items())]

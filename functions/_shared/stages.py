@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from .files import canonical_json, read_json, sha256_file, sha256_text, write_json
+from .payload_asks import asked_of
 from .recipe import environment_text, requirements_of
 
 
@@ -128,11 +129,12 @@ def ground_of(spec: dict[str, Any], plan: dict[str, Any]) -> str:
     """Digest of what a stage stands on: everything but the Python requirements themselves."""
     bare = {**spec, "pip": []}
     text = environment_text(bare, {"cib-flows-worker": ""} if plan["worker"] else None)
+    asked = {key: asked_of(plan)[key] for key in ("apt", "conda", "channels", "indexes")}
     return sha256_text(
-        canonical_json([text, plan["base"]["digest"], plan["engine"], plan["machine"]])
+        canonical_json([text, plan["base"]["digest"], plan["engine"], plan["machine"], asked])
     )
 
 
 def requirements_in(spec: dict[str, Any], plan: dict[str, Any]) -> list[str]:
     """The Python requirements of a build as its stages name them."""
-    return sorted(requirements_of(spec, plan["worker"]))
+    return sorted({*requirements_of(spec, plan["worker"]), *asked_of(plan)["pip"]})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cib_flows.functions._shared.spec_check import SpecRefused, check_spec
+from cib_flows.functions._shared.spec_check import check_spec
+from cib_flows.functions._shared.spec_words import SpecRefused
 
 MINIMAL: dict[str, Any] = {"name": "demo", "base": {"image": "python:3.11-slim"}}
 UUID = "6c54cade-bde5-45c1-bdea-f4bd71dba2cc"

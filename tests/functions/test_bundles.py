@@ -131,4 +131,4 @@ def test_a_bundle_does_nothing_when_it_is_loaded(name: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", function_names())
 def test_a_bundle_is_within_what_compute_takes(name: str) -> None:
-    assert len(bundle_function(name).source) < 200_000
+    assert len(bundle_function(name).source) < 400_000  # 10 MB is what a submission may be

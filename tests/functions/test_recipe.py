@@ -17,7 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cib_flows.functions._shared.recipe import quote, render_text, requirements_of
+from cib_flows.functions._shared.recipe import render_text, requirements_of
+from cib_flows.functions._shared.recipe_shell import quote
 from cib_flows.functions._shared.results import StepFailed
 from cib_flows.functions._shared.spec_check import check_spec
 from tests.functions.corpus import checked_or_refused

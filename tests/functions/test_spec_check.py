@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cib_flows.functions._shared.identity import spec_digest
-from cib_flows.functions._shared.spec_check import DEFAULTS, FIELDS, SpecRefused, check_spec
+from cib_flows.functions._shared.spec_check import DEFAULTS, FIELDS, check_spec
+from cib_flows.functions._shared.spec_words import SpecRefused
 from tests.functions.corpus import (
     FINE,
     HOSTILE,
@@ -79,7 +80,8 @@ def test_slow_patterns_do_not_hang_the_guard() -> None:
     """In a process of its own, since nothing inside this one could stop a pattern that never ends."""
     program = (
         "import json, sys\n"
-        "from cib_flows.functions._shared.spec_check import SpecRefused, check_spec\n"
+        "from cib_flows.functions._shared.spec_check import check_spec\n"
+        "from cib_flows.functions._shared.spec_words import SpecRefused\n"
         "for field, spec in json.load(sys.stdin):\n"
         "    try: check_spec(spec)\n"
         "    except SpecRefused as refused: assert refused.field == field, (refused.field, field)\n"

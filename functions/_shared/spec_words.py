@@ -1,0 +1,151 @@
+"""The words that a spec is checked with: strings, lines, lists and paths, and the refusal of anything else."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from .grammars import has_control_characters, is_absolute_path
+
+# Mounted from the host, or lent by the build, while %post runs: what is written there is not in the image.
+COVERED_FOLDERS = ("/tmp", "/var/tmp", "/dev", "/proc", "/sys", "/mnt")
+OWN_FOLDERS = ("/.singularity.d/", "/opt/cib/")
+
+
+class SpecRefused(Exception):
+    """A spec cannot be accepted: ``field`` is a path such as ``base.image``, ``message`` one sentence."""
+
+    def __init__(self, field: str, message: str, code: str = "spec_invalid") -> None:
+        super().__init__(message)
+        self.field = field
+        self.message = message
+        self.code = code
+
+
+def shown(value: Any) -> str:
+    """A value as a message may show it: short, printable, quoted."""
+    text = json.dumps(value, ensure_ascii=True)
+    return text if len(text) <= 80 else f"{text[:60]}..."
+
+
+def string_of(value: Any, field: str, limit: int) -> str:
+    if not isinstance(value, str):
+        raise SpecRefused(field, f"'{field}' must be a string, not {shown(value)}.")
+    if not value:
+        raise SpecRefused(field, f"'{field}' must not be empty.")
+    if len(value) > limit:
+        raise SpecRefused(field, f"'{field}' is {len(value)} characters long; at most {limit} fit.")
+    return value
+
+
+def line_of(value: Any, field: str, limit: int, allow_empty: bool = False) -> str:
+    if allow_empty and value == "":
+        return ""
+    text = string_of(value, field, limit)
+    if has_control_characters(text):
+        raise SpecRefused(
+            field, f"'{field}' must be one line without control characters, not {shown(text)}."
+        )
+    return text
+
+
+def text_of(value: Any, field: str, limit: int) -> str:
+    """Lines of text, which may be empty; no control characters but the ends of lines and tabs."""
+    if value == "":
+        return ""
+    text = string_of(value, field, limit).replace("\r\n", "\n")
+    if has_control_characters(text.replace("\n", "").replace("\t", "")):
+        raise SpecRefused(
+            field, f"'{field}' must be plain text without control characters, not {shown(text)}."
+        )
+    return text
+
+
+def matching(value: Any, field: str, grammar: re.Pattern[str], limit: int, wanted: str) -> str:
+    if value is None:
+        raise SpecRefused(field, f"'{field}' is missing; give {wanted}.")
+    text = line_of(value, field, limit)
+    if not grammar.fullmatch(text):
+        raise SpecRefused(field, f"'{field}' must be {wanted}, not {shown(text)}.")
+    return text
+
+
+def each_of(
+    value: Any, field: str, check: Callable[[Any, str], Any], limit: int = 500
+) -> list[Any]:
+    if isinstance(value, str):
+        raise SpecRefused(
+            field,
+            f"'{field}' must be a list, such as [{shown(value)}], not the string {shown(value)}.",
+        )
+    if not isinstance(value, list):
+        raise SpecRefused(field, f"'{field}' must be a list of strings, not {shown(value)}.")
+    if len(value) > limit:
+        raise SpecRefused(
+            field, f"'{field}' has {len(value)} entries; at most {limit} are accepted."
+        )
+    return [check(item, f"{field}[{index}]") for index, item in enumerate(value)]
+
+
+def texts_of(
+    value: Any, field: str, key: re.Pattern[str], wanted: str, limits: tuple[int, int, int]
+) -> dict[str, str]:
+    """An object of one-line texts; ``limits`` are of its entries, a key's length and a text's length."""
+    if not isinstance(value, dict):
+        raise SpecRefused(field, f"'{field}' must be an object, not {shown(value)}.")
+    if len(value) > limits[0]:
+        raise SpecRefused(
+            field, f"'{field}' has {len(value)} entries; at most {limits[0]} are accepted."
+        )
+    checked = {}
+    for name, text in value.items():
+        if not isinstance(name, str) or not key.fullmatch(name) or len(name) > limits[1]:
+            raise SpecRefused(field, f"'{field}' has a name {shown(name)}; {wanted}.")
+        checked[name] = line_of(text, f"{field}.{name}", limits[2], allow_empty=True)
+    return checked
+
+
+def object_of(value: Any, field: str, known: tuple[str, ...]) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise SpecRefused(field, f"'{field}' must be an object, not {shown(value)}.")
+    for key in value:
+        if key not in known:
+            raise SpecRefused(
+                f"{field}.{key}",
+                f"'{field}' has an unknown field {shown(key)}; known are {', '.join(known)}.",
+            )
+    return value
+
+
+def place_of(value: Any, field: str) -> str:
+    text = line_of(value, field, 512)
+    if not is_absolute_path(text.rstrip("/")):
+        raise SpecRefused(
+            field,
+            f"'{field}' must be an absolute path of letters, digits and ._@+=:,~- without '..', "
+            f"such as /scratch, not {shown(text)}.",
+        )
+    return text.rstrip("/")
+
+
+def refuse_covered(place: str, field: str) -> None:
+    """Some folders of the host, or of the build alone, cover the image's own while it is built."""
+    for covered in COVERED_FOLDERS:
+        if place.startswith(covered + "/"):
+            raise SpecRefused(
+                field,
+                f"'{field}' must not be below {covered}, which the image itself does not keep; "
+                f"take another place than {shown(place)}.",
+            )
+
+
+def command_of(value: Any, field: str) -> str:
+    if isinstance(value, str) and "\n" in value.strip("\n"):
+        raise SpecRefused(
+            field,
+            f"'{field}' must be one line; give each command an entry of its own, "
+            "or put a script into the payload.",
+        )
+    return line_of(value.strip("\n") if isinstance(value, str) else value, field, 8192)
