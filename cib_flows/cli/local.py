@@ -120,6 +120,12 @@ def local() -> None:
     envvar="CIB_FLOWS_LOCAL_BROKER",
     help="A RabbitMQ for endpoint daemons (amqp://…), or 'embedded'  [default: as last time].",
 )
+@click.option(
+    "--faults",
+    metavar="SPEC",
+    help="Answer unreliably: KIND[:VALUE][@PATH]=RATE,…[,seed=N], with a KIND of latency (ms), "
+    "429 (s), 500, 502, 503, 504, drop, lost, expired, lost-result, duplicate-result.",
+)
 def start(
     home_path: str | None,
     as_json: bool,
@@ -127,17 +133,23 @@ def start(
     site_path: Path | None,
     no_compute_port: bool,
     broker: str | None,
+    faults: str | None,
 ) -> None:
     """Start the local Globus in the background; a running one is left alone."""
     from cib_flows.local import control
 
     home = _home(home_path)
+    if faults is not None:
+        from cib_flows.local.faults import parse_faults
+
+        parse_faults(faults)
     started = control.start(
         home,
         port=port,
         site=_site(site_path) if site_path else None,
         compute_port=not no_compute_port,
         broker=broker,
+        faults=faults,
     )
     document = _describe(home, started.record) | {"already_running": started.already}
     headline = "already runs" if started.already else "is up"

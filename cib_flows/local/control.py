@@ -40,12 +40,14 @@ def start(
     site: Mapping[str, Any] | None = None,
     compute_port: bool = True,
     broker: str | None = None,
+    faults: str | None = None,
 ) -> Started:
     """Start the server of ``home`` in the background and wait until it answers.
 
     A running server is left as it is. ``site`` is merged over the home's default site profile; None
     keeps the profile that it has. ``broker`` is the URL of a RabbitMQ for endpoint daemons, or
-    ``embedded``; None keeps what it has. Raises :class:`ServiceError` when the server does not come up.
+    ``embedded``; None keeps what it has. ``faults`` (see :mod:`cib_flows.local.faults`) hold for
+    this one start. Raises :class:`ServiceError` when the server does not come up.
     """
     running = home.running()
     if running is not None:
@@ -59,6 +61,8 @@ def start(
         command += ["--port", str(port)]
     if not compute_port:
         command.append("--no-compute-port")
+    if faults:
+        command += ["--faults", faults]
     reader, writer = os.pipe()
     try:
         with open(home.log_path, "ab") as log:

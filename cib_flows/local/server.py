@@ -36,6 +36,7 @@ from cib_flows.local.compute.routes import compute_routes
 from cib_flows.local.compute.service import ComputeService
 from cib_flows.local.database import Database, DiskFull
 from cib_flows.local.endpoint_files import install_endpoint
+from cib_flows.local.faults import Faults, Unruly
 from cib_flows.local.flows import FlowsService
 from cib_flows.local.home import Home, ServerRecord
 from cib_flows.local.transfer.provider import transfer_providers
@@ -123,8 +124,11 @@ def _is_loopback(authority: str) -> bool:
 class LocalGlobus:
     """All services of one home, composed."""
 
-    def __init__(self, home: Home, record: Callable[[], ServerRecord]) -> None:
+    def __init__(
+        self, home: Home, record: Callable[[], ServerRecord], faults: Faults | None = None
+    ) -> None:
         self.home = home
+        self._faults = faults
         client = home.prepare()
         install_endpoint(home, home.write_site())
         self.database = Database(home.database_path)
@@ -140,6 +144,8 @@ class LocalGlobus:
         self.compute = ComputeService(
             self.database, home, client.endpoint_id, self.auth.identity, self.broker, courier
         )
+        if faults is not None:
+            self.compute.befalls_result = faults.of_result
         self.transfer = TransferService(self.database, home, self.auth.identity)
         compute_v3 = ComputeProvider(self.compute, version=3)
         compute_v2 = ComputeProvider(self.compute, version=2)
@@ -178,7 +184,8 @@ class LocalGlobus:
                 500: _broken,
             },
         )
-        return Guard(app, self.auth)
+        guarded = Guard(app, self.auth)
+        return Unruly(guarded, self._faults) if self._faults is not None else guarded
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -271,7 +278,11 @@ class _Server(uvicorn.Server):
 
 
 async def serve(
-    home: Home, port: int | None, with_compute_port: bool, announce: Callable[[ServerRecord], None]
+    home: Home,
+    port: int | None,
+    with_compute_port: bool,
+    announce: Callable[[ServerRecord], None],
+    faults: Faults | None = None,
 ) -> None:
     """Serve ``home`` until SIGTERM or SIGINT. ``port`` is wished for; without a wish the last one
     is.
@@ -284,7 +295,7 @@ async def serve(
     record = ServerRecord(
         os.getpid(), web.getsockname()[1], COMPUTE_PORT if compute else None, None
     )
-    globus = LocalGlobus(home, lambda: record)
+    globus = LocalGlobus(home, lambda: record, faults)
     amqp_port = await globus.amqp.start([last.amqp_port if last else None, 0])
     record = ServerRecord(record.pid, record.port, record.compute_port, amqp_port)
 
@@ -316,6 +327,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--port", type=int)
     parser.add_argument("--no-compute-port", action="store_true")
+    parser.add_argument("--faults")
     parser.add_argument("--ready-fd", type=int)
     options = parser.parse_args(arguments)
     logging.basicConfig(
@@ -349,6 +361,7 @@ def main(arguments: list[str] | None = None) -> int:
                     options.port,
                     not options.no_compute_port,
                     lambda record: tell({"port": record.port}),
+                    Faults(options.faults) if options.faults else None,
                 )
             )
         except OSError as problem:

@@ -80,17 +80,19 @@ class ComputeService:
         self._home = home
         self._broker = broker
         self._engines = UserEndpoints(
-            home, endpoint_id, identity.id, self._on_result, self._on_lost, self.store.take
+            home, endpoint_id, identity.id, self._receive, self._on_lost, self.store.take
         )
         self.daemons = DaemonEndpoints(
             EndpointStore(database),
             courier,
             identity,
-            self._on_result,
+            self._receive,
             self._on_lost,
             self.store.take,
             self._waiting,
         )
+        # What befalls a result on its way here: lost-result, duplicate-result, nothing.
+        self.befalls_result: Callable[[], str | None] = lambda: None
         self._group_waiters: dict[str, set[asyncio.Future[None]]] = defaultdict(set)
         broker.restore = self._restore_queue
 
@@ -254,6 +256,19 @@ class ComputeService:
             (self._engine_task(work), work.taken_by is not None)
             for work in self.store.open_work(place)
         ]
+
+    def _receive(self, task_id: str, result: str) -> None:
+        """Take a result from an engine or a daemon."""
+        fault = self.befalls_result()
+        if fault == "lost-result":
+            self._on_lost(task_id, "The result of this task was lost, as the faults had it.")
+            return
+        self._on_result(task_id, result)
+        if fault == "duplicate-result":
+            self._on_result(task_id, result)
+            task = self.store.task(task_id)
+            if task is not None and self.store.group_queue(task.group_id):
+                self._publish(task_id, task.group_id)
 
     def _on_lost(self, task_id: str, sentence: str) -> None:
         try:
