@@ -146,9 +146,9 @@ def no_new_privileges() -> bool:
 
 def _subuid_point() -> dict[str, str]:
     try:
-        names = (pwd.getpwuid(os.geteuid()).pw_name, str(os.geteuid()))
+        names = [pwd.getpwuid(os.geteuid()).pw_name, str(os.geteuid())]
     except KeyError:
-        names = (str(os.geteuid()),)
+        names = [str(os.geteuid())]
     small = False
     for line in _read("/etc/subuid").splitlines():
         parts = line.split(":")

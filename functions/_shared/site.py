@@ -131,7 +131,9 @@ def load_site() -> dict[str, Any]:
 
 
 def _fits(key: str, value: Any) -> bool:
-    if not isinstance(value, SITE_KEYS[key]) or isinstance(value, bool):
+    if isinstance(value, bool):
+        return SITE_KEYS[key] == (bool,)  # True is an int too, but no number was meant
+    if not isinstance(value, SITE_KEYS[key]):
         return False
     if key == "fakeroot":
         return value in FAKEROOT_OPTIONS
