@@ -6,18 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cib_flows.deployment import FlowSource
+from cib_flows.catalogue import Catalogue
 from cib_flows.deployment_record import Deployment, load_deployment
 from cib_flows.errors import (
-    CibFlowsError,
-    NotDeployedError,
-    NotFoundError,
     ServiceError,
     UsageError,
 )
 from cib_flows.profiles import Globus, connect
 from cib_flows.services import explained
-from cib_flows.tasks import call_function
 
 if TYPE_CHECKING:
     import globus_compute_sdk
@@ -108,10 +104,7 @@ class Container:
         asked) the deployment's. Raises ``NotFoundError``.
         """
         globus = globus or connect()
-        answer = _ask_catalogue(globus, build_endpoint, {"reference": reference})
-        record = answer.get("container")
-        if not isinstance(record, Mapping):
-            raise NotFoundError(f"There is no container {reference!r}.")
+        record = Catalogue(globus, build_endpoint).show(reference)
         return cls.from_output(globus, record, load_deployment(globus))
 
     def as_dict(self) -> dict[str, Any]:
@@ -190,45 +183,9 @@ def list_containers(
 ) -> list[dict[str, Any]]:
     """The catalogue of a build endpoint (by default the deployment's), newest first:
     ``container_id, name, tags, path, sha256, bytes, created_at`` of each container, at most
-    ``limit`` of them.
+    ``limit`` of them. ``cib_flows.catalogue.Catalogue`` has the other verbs.
     """
-    globus = globus or connect()
-    found: list[dict[str, Any]] = []
-    while limit is None or len(found) < limit:
-        page = 20 if limit is None else min(20, limit - len(found))
-        answer = _ask_catalogue(globus, build_endpoint, {"limit": page, "offset": len(found)})
-        rows = answer.get("containers") or []
-        found.extend(rows)
-        if not rows or len(found) >= int(answer.get("total") or 0):
-            break
-    return found
-
-
-def _ask_catalogue(
-    globus: Globus, build_endpoint: str | None, question: dict[str, Any]
-) -> dict[str, Any]:
-    deployment = load_deployment(globus)
-    if deployment is None:
-        raise NotDeployedError(
-            "Nothing is deployed to this Globus yet; run 'cib-flows deploy' or a first build."
-        )
-    answer = call_function(
-        globus,
-        "list_containers",
-        deployment.function_id("list_containers"),
-        build_endpoint or deployment.build_endpoint,
-        FlowSource.packaged().control_config,
-        question,
-    )
-    if not answer.get("ok"):
-        error = answer.get("error") or {}
-        kind: type[CibFlowsError] = (
-            NotFoundError if error.get("code") == "container_not_found" else ServiceError
-        )
-        raise kind(
-            str(error.get("message") or "The catalogue gave no answer."), error.get("hint") or None
-        )
-    return answer
+    return Catalogue(globus, build_endpoint).list(limit)
 
 
 def run_argv(argv: list[str], limit: int, timeout_s: float | None) -> list[int | str]:

@@ -72,6 +72,11 @@ class FlowSource:
         """The ``user_endpoint_config`` for light steps, such as watching a run."""
         return dict(self.settings["control_config"])
 
+    @property
+    def build_config(self) -> dict[str, Any]:
+        """The ``user_endpoint_config`` for steps that build or run images."""
+        return dict(self.settings["build_config"])
+
 
 def ensure_deployed(globus: Globus, say: Callable[[str], None] | None = None) -> Deployment:
     """The deployment to start runs of, made or brought up to date first where needed.

@@ -8,7 +8,10 @@
     ├── NotDeployedError     2  the flow has not been deployed to this Globus yet
     ├── ServiceError         1  a Globus service refused or did not answer
     ├── NotFoundError        1  no such run, container or tag
-    └── RunFailedError       1  the run ended without a container
+    ├── RunFailedError       1  the run ended without a container
+    └── CatalogueError       1  the catalogue refused, or an image did not hold what its record says
+        ├── AlreadyExistsError  a name is another container's
+        └── InUseError          something still holds a container
 """
 
 from __future__ import annotations
@@ -16,7 +19,10 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
+    "AlreadyExistsError",
+    "CatalogueError",
     "CibFlowsError",
+    "InUseError",
     "NotDeployedError",
     "NotFoundError",
     "RunFailedError",
@@ -27,9 +33,13 @@ __all__ = [
 
 
 class CibFlowsError(Exception):
-    """Root of this package's errors: one sentence, perhaps a hint, and the exit code the CLI ends with."""
+    """Root of this package's errors: one sentence, perhaps a hint, and the exit code the CLI ends with.
+
+    ``code`` is the name that the service or the endpoint has for what happened, where it has one.
+    """
 
     exit_code = 1
+    code: str | None = None
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -77,3 +87,15 @@ class RunFailedError(CibFlowsError):
     ) -> None:
         super().__init__(message, hint)
         self.failure = failure or {}
+
+
+class CatalogueError(CibFlowsError):
+    """The catalogue refused, or an image does not hold what its record says."""
+
+
+class AlreadyExistsError(CatalogueError):
+    """A name is another container's."""
+
+
+class InUseError(CatalogueError):
+    """Something still holds a container: a tag, a pin, a lease or a run."""

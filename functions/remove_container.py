@@ -32,11 +32,11 @@ def _remove(reference: str, force: bool) -> dict[str, Any]:
     _refuse(record, [h for h in found if h[0] in IN_USE or not force], force)
     tags = [name for kind, name in found if kind == "tag"]
 
-    def is_held(held_sha256: str) -> bool:
-        now = holds(catalogue, storage_time(catalogue.root)).get(held_sha256, [])
-        return any(hold not in found for hold in now)
+    def held_since() -> set[str]:
+        now = holds(catalogue, storage_time(catalogue.root)).get(sha256, [])
+        return {sha256} if any(hold not in found for hold in now) else set()
 
-    place = discard(catalogue, record, is_held, "removed by hand")
+    place = discard(catalogue, [record], held_since, "removed by hand").get(sha256)
     if place is None:
         raise StepFailed(
             "in_use",

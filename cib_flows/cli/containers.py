@@ -1,4 +1,7 @@
-"""``containers list|show|exec``: what has been registered, and running commands in it."""
+"""``containers list|show|exec``: what has been registered, and running commands in it.
+
+The verbs that change the catalogue are in ``cli.catalogue``.
+"""
 
 from __future__ import annotations
 
@@ -6,34 +9,58 @@ import sys
 
 import click
 
-from cib_flows.cli.deploy import EndpointId
+from cib_flows.cli.catalogue import VERBS, endpoint_option
 from cib_flows.cli.options import Common, common_options
-from cib_flows.cli.output import describe_container, human_size, print_json
+from cib_flows.cli.output import describe_container, human_size, note, print_json
 
 __all__ = ["containers"]
 
-endpoint_option = click.option(
-    "--build-endpoint", type=EndpointId(), help="Whose catalogue; by default the deployment's."
-)
+DEFAULT_LIMIT = 50
 
 
-@click.group(short_help="Find registered containers and run commands in them.")
+@click.group(short_help="Find and manage registered containers, and run commands in them.")
 def containers() -> None:
-    """Find registered containers and run commands in them.
+    """Find and manage registered containers, and run commands in them.
 
     CONTAINER is a name, name:tag, a container id, or an unambiguous beginning of one.
     """
 
 
+for verb in VERBS:
+    containers.add_command(verb)
+
+
 @containers.command("list", short_help="List what is registered.")
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many; by default all.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=DEFAULT_LIMIT,
+    show_default=True,
+    help="At most so many.",
+)
+@click.option("--all", "everything", is_flag=True, help="All of them.")
+@click.option("--name", help="Only names that fit this pattern with * and ?.")
+@click.option("--base", help="Only those whose base image holds this text.")
+@click.option("--package", help="Only those asked to have it: numpy, or numpy==2.1.0.")
+@click.option("--sort", type=click.Choice(["created", "name", "size"]), help="By default created.")
 @endpoint_option
 @common_options
-def list_(common: Common, limit: int | None, build_endpoint: str | None) -> None:
+def list_(
+    common: Common,
+    limit: int,
+    everything: bool,
+    name: str | None,
+    base: str | None,
+    package: str | None,
+    sort: str | None,
+    build_endpoint: str | None,
+) -> None:
     """List the containers of a build endpoint's catalogue, newest first."""
-    from cib_flows.containers import list_containers
+    from cib_flows.catalogue import Catalogue
 
-    rows = list_containers(common.connect(), limit, build_endpoint)
+    catalogue = Catalogue(common.connect(), build_endpoint)
+    most = None if everything else limit
+    rows = catalogue.list(most, name=name, base=base, package=package, sort=sort)
     if common.json:
         print_json({"ok": True, "containers": rows})
         return
@@ -41,9 +68,14 @@ def list_(common: Common, limit: int | None, build_endpoint: str | None) -> None
         tags = row.get("tags") or [row.get("tag")]
         names = " ".join(f"{row['name']}:{tag}" for tag in tags if tag) or row["name"]
         size = human_size(int(row.get("bytes") or 0))
-        click.echo(f"{row['container_id']}  {size:>9s}  {row.get('created_at', '')}  {names}")
+        where = " (shared)" if row.get("shared") else ""
+        lost = " (its image is missing)" if row.get("image_is_missing") else ""
+        created = row.get("created_at", "")
+        click.echo(f"{row['container_id']}  {size:>9s}  {created}  {names}{where}{lost}")
     if not rows:
-        click.echo("No container is registered yet.", err=True)
+        note("No container is registered yet." if not (name or base or package) else "None fits.")
+    elif len(rows) == most:
+        note(f"These are {most}; there may be more, which --all shows.")
 
 
 @containers.command(short_help="Show one container.")

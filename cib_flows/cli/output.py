@@ -46,6 +46,8 @@ def print_error(error: CibFlowsError, as_json: bool) -> None:
         field = getattr(error, "field", "")
         if field:
             document["field"] = field
+        if error.code:
+            document["code"] = error.code
         if isinstance(error, RunFailedError):
             document["failure"] = error.failure
         print_json({"ok": False, "error": document})

@@ -51,8 +51,8 @@ class CatalogueIndex:
         self.path = os.path.join(root, "index.json")
 
     def rows(self) -> Rows:
-        """A short row for each record: the listed fields, ``base``, ``packages`` and whether the image is
-        ``present``.
+        """A short row for each record: the listed fields, ``base``, ``packages``, ``build_digest`` and whether
+        the image is ``present``.
         """
         images, _ = self._current(False)
         return [row for _, rows in images.values() for row in rows]
@@ -157,6 +157,7 @@ def _row(record: dict[str, Any] | None) -> dict[str, Any] | None:
     row = {key: record[key] for key in LISTED}
     base, spec = record.get("base"), record.get("spec")
     verification, worker = record.get("verification"), record.get("worker")
+    row["build_digest"] = str(record.get("build_digest") or "")
     row["base"] = str(base.get("image", "")) if isinstance(base, dict) else ""
     asked = set(worker) if isinstance(worker, dict) else set()
     packages: dict[str, str] = {}

@@ -14,7 +14,7 @@ from .catalogue_index import read_object
 from .files import write_json
 from .results import StepFailed
 from .run_folder import RUN_ID, RunFolder
-from .working import DEAD_AFTER_S
+from .working import DEAD_AFTER_S, FORGOTTEN_AFTER_S
 
 LEASE_BEAT_S = 60.0
 
@@ -105,8 +105,9 @@ def live_runs(root: str, now: float) -> list[str]:
             continue
         folder = RunFolder(root, run_id)
         status = read_object(folder.status) or {}
-        beaten = age_s(os.path.join(folder.path, "heartbeat"), now) < DEAD_AFTER_S
-        if beaten or status.get("state") != "running":
+        silent_s = age_s(os.path.join(folder.path, "heartbeat"), now)
+        limit_s = DEAD_AFTER_S if status.get("state") == "running" else FORGOTTEN_AFTER_S
+        if silent_s < limit_s or (silent_s == float("inf") and age_s(folder.work, now) < limit_s):
             found.append(run_id)
     return found
 

@@ -1,4 +1,4 @@
-"""Taking an image out of the catalogue: hidden first, then moved to the trash, deleted only later.
+"""Taking images out of the catalogue: hidden first, then moved to the trash, deleted only later.
 
 A container that runs from an image keeps its open file through a rename, on NFS too, where deleting would
 break it. So a removed image lies in ``<root>/trash`` for a while, one folder for each, before gc deletes it.
@@ -16,46 +16,66 @@ from .catalogue_index import read_object
 
 
 def discard(
-    catalogue: Catalogue, row: dict[str, Any], is_held: Callable[[str], bool], why: str
-) -> str | None:
-    """Move an image and its record to the trash; returns the folder there.
+    catalogue: Catalogue,
+    rows: list[dict[str, Any]],
+    held: Callable[[], set[str]],
+    why: str,
+) -> dict[str, str]:
+    """Move images and their records to the trash; returns for each sha256 that went the folder there.
 
-    None, and everything is as it was, when ``is_held`` says that somebody came to rely on the image while it
-    was being hidden.
+    ``held`` is asked once, when all records are hidden: an image that it names, because somebody came to
+    rely on it meanwhile, is shown again and stays.
     """
-    name, sha256 = str(row["name"]), str(row["sha256"])
-    record_path = catalogue.record_path(name, sha256)
-    record = read_object(record_path) or row
-    trash = os.path.join(catalogue.root, "trash")
+    hidden: dict[str, tuple[dict[str, Any], str]] = {}
+    for row in rows:
+        place = _hide(catalogue, row)
+        if place:
+            hidden[str(row["sha256"])] = (row, place)
+    wanted = held() if hidden else set()
+    gone = {}
+    for sha256, (row, place) in hidden.items():
+        record_path = catalogue.record_path(str(row["name"]), sha256)
+        aside = os.path.join(place, f"{sha256}.json")
+        if sha256 in wanted:
+            os.rename(aside, record_path)
+            os.rmdir(place)
+            continue
+        record = read_object(aside) or row
+        image = catalogue.image_path(str(row["name"]), sha256)
+        if os.path.exists(image):
+            os.rename(image, os.path.join(place, f"{sha256}.sif"))
+        _forget(catalogue, record)
+        catalogue.note("removed", record, name=str(row["name"]), why=why)
+        gone[sha256] = place
+    return gone
+
+
+def _hide(catalogue: Catalogue, row: dict[str, Any]) -> str | None:
+    """Move one record to a new folder in the trash, which is returned; None where another was faster."""
+    sha256 = str(row["sha256"])
     stamp = utc_now().strftime("%Y%m%dT%H%M%S")
-    place = os.path.join(trash, f"{stamp}-{sha256[:12]}-{secrets.token_hex(3)}")
+    name = f"{stamp}-{sha256[:12]}-{secrets.token_hex(3)}"
+    place = os.path.join(catalogue.root, "trash", name)
     os.makedirs(place, mode=0o700)
-    hidden = os.path.join(place, f"{sha256}.json")
     try:
-        os.rename(record_path, hidden)
+        record_path = catalogue.record_path(str(row["name"]), sha256)
+        os.rename(record_path, os.path.join(place, f"{sha256}.json"))
     except FileNotFoundError:
-        os.rmdir(place)  # another was faster
-        return None
-    if is_held(sha256):
-        os.rename(hidden, record_path)
         os.rmdir(place)
         return None
-    image = catalogue.image_path(name, sha256)
-    if os.path.exists(image):
-        os.rename(image, os.path.join(place, f"{sha256}.sif"))
-    _forget_build(catalogue, record)
-    for kind in (catalogue.pins, catalogue.uses):
-        for entry in (sha256, f"{sha256}.json"):
-            path = os.path.join(kind, entry)
-            if os.path.exists(path):
-                os.unlink(path)
-    catalogue.note("removed", record, name=name, why=why)
     return place
 
 
-def _forget_build(catalogue: Catalogue, record: dict[str, Any]) -> None:
-    """Drop the pointer of its build digest, unless a newer image has taken it."""
-    path = os.path.join(catalogue.builds, f"{record.get('build_digest')}.json")
-    pointer = read_object(path)
-    if pointer and pointer.get("sha256") == record.get("sha256"):
-        os.unlink(path)
+def _forget(catalogue: Catalogue, record: dict[str, Any]) -> None:
+    """Drop what pointed at the image: pin, last use, and the build pointer unless a newer image has it."""
+    sha256 = record["sha256"]
+    build = os.path.join(catalogue.builds, f"{record.get('build_digest')}.json")
+    pointer = read_object(build)
+    stale = [os.path.join(catalogue.pins, f"{sha256}.json"), os.path.join(catalogue.uses, sha256)]
+    if pointer and pointer.get("sha256") == sha256:
+        stale.append(build)
+    for path in stale:
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass

@@ -106,7 +106,7 @@ def test_a_long_catalogue_is_read_page_by_page(
         {"ok": True, "containers": rows[20:], "total": 25},
     )
     assert list_containers(deployed) == rows
-    assert asked == [{"limit": 20, "offset": 0}, {"limit": 20, "offset": 20}]
+    assert [question["offset"] for question in asked] == [0, 20]
 
 
 def test_a_limit_is_what_the_endpoint_is_asked_for(

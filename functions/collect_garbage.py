@@ -1,0 +1,195 @@
+"""Removes what the site's retention rules let go: images, old runs, dead work areas, caches, the trash."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ._shared.catalogue import Catalogue, utc_now
+from ._shared.files import remove_tree, write_json
+from ._shared.holds import age_s, holds, live_runs, storage_time
+from ._shared.removal import discard
+from ._shared.results import StepFailed, run_step
+from ._shared.retention import choose, retention_of
+from ._shared.run_folder import RUN_ID, RunFolder
+from ._shared.site import load_site
+
+BATCH = 200
+MAX_NAMED = 8
+
+
+def collect_garbage(
+    dry_run: bool = True, rules: dict[str, Any] | None = None, empty_trash: bool = False
+) -> dict[str, Any]:
+    """Apply the site's ``retention`` with ``rules`` over it; with ``dry_run`` only say what would go.
+
+    What a tag, a pin, a lease or a run under way holds is never removed. ``empty_trash`` deletes all that was
+    removed before, whatever its age. Returns ``images``, ``trash``, ``runs``, ``work`` and ``cache``, each with
+    ``count``, ``bytes`` and the first ``names``; ``total_bytes`` of the images before; ``held`` images;
+    ``over_bytes``, by which what has to stay exceeds ``max_bytes``; and ``report_path``, the whole list.
+    """
+    return run_step("collect_garbage", lambda: _collect(dry_run, rules, empty_trash))
+
+
+def _collect(dry_run: bool, rules: dict[str, Any] | None, empty_trash: bool) -> dict[str, Any]:
+    site = load_site()
+    try:
+        policy = retention_of(site, rules)
+    except ValueError as wrong:
+        raise StepFailed("site_invalid", str(wrong)) from None
+    catalogue = Catalogue(site["root"])
+    now = storage_time(site["root"])
+    held = set(holds(catalogue, now))
+    rows = [
+        {**row, "idle_s": idle} for row, idle in _with_idle_times(catalogue, now) if row["present"]
+    ]
+    chosen = choose(rows, held, policy)
+    total = sum(row["bytes"] for row in rows)
+    limit = policy["max_bytes"]
+    left = total - sum(row["bytes"] for row, _ in chosen)
+    report: dict[str, list[tuple[str, int]]] = {
+        # the trash first: what goes there now shall lie there for a while
+        "trash": _old_trash(site["root"], now, 0 if empty_trash else policy["trash_age_s"]),
+        "runs": _old_runs(site["root"], now, policy["runs_age_s"]),
+        "work": _dead_work(site["root"], now),
+        "cache": _large_cache(site, now, policy["cache_bytes"]),
+    }
+    images = [(f"{row['name']} {row['container_id']}", row["bytes"]) for row, _ in chosen]
+    if not dry_run:
+        for kind in ("trash", "runs", "work"):
+            for path, _ in report[kind]:
+                remove_tree(path)
+        for path, _ in report["cache"]:
+            _empty_cache(site["root"], path)
+        gone = _remove_images(catalogue, [row for row, _ in chosen])
+        images = [
+            (f"{row['name']} {row['container_id']}", row["bytes"])
+            for row, _ in chosen
+            if row["sha256"] in gone
+        ]
+    report["images"] = images
+    path = os.path.join(site["root"], "gc.json")
+    at = utc_now().isoformat(timespec="seconds")
+    write_json(path, {"at": at, "dry_run": dry_run, "rules": policy, **report})
+    return {
+        "dry_run": dry_run,
+        **{kind: _summary(found) for kind, found in report.items()},
+        "total_bytes": total,
+        "held": sum(1 for row in rows if row["sha256"] in held),
+        "over_bytes": max(0, left - int(limit)) if limit is not None else 0,
+        "report_path": path,
+    }
+
+
+def _summary(found: list[tuple[str, int]]) -> dict[str, Any]:
+    return {
+        "count": len(found),
+        "bytes": sum(size for _, size in found),
+        "names": [name for name, _ in found[:MAX_NAMED]],
+    }
+
+
+def _with_idle_times(catalogue: Catalogue, now: float) -> list[tuple[dict[str, Any], float]]:
+    """Each row with the seconds since its image was made or last used, whichever is less."""
+    used = _times(catalogue.uses)
+    made: dict[str, dict[str, float]] = {}
+    found = []
+    for row in catalogue.rows():
+        name, sha256 = row["name"], row["sha256"]
+        if name not in made:
+            made[name] = _times(os.path.join(catalogue.images, name))
+        last = max(made[name].get(f"{sha256}.json", 0.0), used.get(sha256, 0.0))
+        found.append((row, now - last))
+    return found
+
+
+def _times(folder: str) -> dict[str, float]:
+    try:
+        with os.scandir(folder) as entries:
+            return {e.name: e.stat(follow_symlinks=False).st_mtime for e in entries}
+    except OSError:
+        return {}
+
+
+def _remove_images(catalogue: Catalogue, rows: list[dict[str, Any]]) -> set[str]:
+    gone: set[str] = set()
+
+    def held() -> set[str]:
+        return set(holds(catalogue, storage_time(catalogue.root)))
+
+    for first in range(0, len(rows), BATCH):
+        gone |= discard(catalogue, rows[first : first + BATCH], held, "retention").keys()
+    return gone
+
+
+def _old_trash(root: str, now: float, limit_s: float | None) -> list[tuple[str, int]]:
+    place = os.path.join(root, "trash")
+    if limit_s is None:
+        return []
+    return [
+        (os.path.join(place, name), _size(os.path.join(place, name)))
+        for name, time in sorted(_times(place).items())
+        if now - time >= limit_s
+    ]
+
+
+def _old_runs(root: str, now: float, limit_s: float | None) -> list[tuple[str, int]]:
+    """Folders of runs that have ended; one with a work area has not, or is swept as dead first."""
+    if limit_s is None:
+        return []
+    found = []
+    for run_id in sorted(_times(os.path.join(root, "runs"))):
+        if not RUN_ID.fullmatch(run_id):
+            continue
+        folder = RunFolder(root, run_id)
+        silent_s = min(
+            age_s(os.path.join(folder.path, name), now) for name in ("heartbeat", "status.json", "")
+        )
+        if silent_s > limit_s and not os.path.exists(folder.work):
+            found.append((folder.path, _size(folder.path)))
+    return found
+
+
+def _dead_work(root: str, now: float) -> list[tuple[str, int]]:
+    place = os.path.join(root, "work")
+    alive = set(live_runs(root, now))
+    return [
+        (os.path.join(place, run_id), _size(os.path.join(place, run_id)))
+        for run_id in sorted(_times(place))
+        if RUN_ID.fullmatch(run_id) and run_id not in alive
+    ]
+
+
+def _large_cache(site: dict[str, Any], now: float, limit: float | None) -> list[tuple[str, int]]:
+    """The build engine's cache where it is larger than allowed, and no run is under way that may read it.
+
+    A cache that the site has put outside the root is the site's own.
+    """
+    path = os.path.join(site["root"], "cache", "apptainer")
+    if limit is None or not os.path.isdir(path) or live_runs(site["root"], now):
+        return []
+    size = _size(path)
+    return [(path, size)] if size > limit else []
+
+
+def _empty_cache(root: str, path: str) -> None:
+    """Rename it away first: a build that starts now begins a new one."""
+    aside = f"{path}.{os.getpid()}.old"
+    os.rename(path, aside)
+    if live_runs(root, storage_time(root)) and not os.path.exists(path):
+        os.rename(aside, path)  # a build began meanwhile, and may have begun to read it
+        return
+    remove_tree(aside)
+
+
+def _size(path: str) -> int:
+    """Bytes of all files below a path; a second name of a registered image counts for nothing."""
+    total = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            try:
+                info = os.lstat(os.path.join(folder, name))
+            except OSError:
+                continue
+            total += info.st_size if info.st_nlink == 1 else 0
+    return total

@@ -1,0 +1,234 @@
+"""Registers an image that exists already: below the endpoint's root, or brought to staging by Transfer."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import shutil
+import stat
+import uuid
+from typing import Any
+
+from ._shared.catalogue import Catalogue, container_id_of, split_name, utc_now
+from ._shared.catalogue_index import read_object
+from ._shared.files import remove_tree, sha256_file
+from ._shared.grammars import SHA256, UUID
+from ._shared.node_check import prepare_node
+from ._shared.reproof import prove_file, spec_of
+from ._shared.results import StepFailed, run_step, shorten
+from ._shared.run_folder import RunFolder
+from ._shared.site import load_site
+
+RECORD_VERSION = 1
+LEAST_S = 20  # what a verification needs of a batch job
+# What a record that came along may say; the rest is found out here.
+TAKEN_OVER = (
+    "spec",
+    "spec_digest",
+    "recipe",
+    "recipe_sha256",
+    "base",
+    "payload",
+    "worker",
+    "engine",
+    "machine",
+    "build_s",
+)
+
+
+def register_image(
+    path: str,
+    name_tag: str,
+    endpoint_id: str,
+    sha256: str | None = None,
+    run_endpoint: str | None = None,
+    move: bool = False,
+) -> dict[str, Any]:
+    """Prove the image in the file ``path`` and register it as ``name_tag`` (``name:tag``).
+
+    ``path`` lies below the endpoint's root or its staging folder (there it may also be given as the staging
+    collection has it); the file moves into the catalogue. A record beside it (``x.json`` beside ``x.sif``)
+    that is of this image is taken over: its spec says what is proved. ``sha256`` is what the file must have.
+    A name that is another container's is refused with ``already_exists``, unless ``move`` is given.
+
+    Returns what ``register_container`` returns.
+    """
+    return run_step(
+        "register_image",
+        lambda: _register_file(path, name_tag, endpoint_id, sha256, run_endpoint, move),
+    )
+
+
+def _register_file(
+    path: str,
+    name_tag: str,
+    endpoint_id: str,
+    expected: str | None,
+    run_endpoint: str | None,
+    move: bool,
+) -> dict[str, Any]:
+    site = prepare_node(load_site(), least_s=LEAST_S)
+    name, tag = split_name(name_tag)
+    for field, value in (("endpoint_id", endpoint_id), ("run_endpoint", run_endpoint)):
+        if value is not None and not UUID.fullmatch(value):
+            raise StepFailed("illegal_name", f"'{field}' is not a UUID: {shorten(value, 60)}.")
+    if expected is not None and not SHA256.fullmatch(expected):
+        raise StepFailed("illegal_name", "'sha256' must be 64 hexadecimal digits.")
+    catalogue = Catalogue(site["root"])
+    source, is_staged = _source(site, catalogue, path)
+    taken = catalogue.tags_of(name).get(tag)
+    if taken and not move and taken["sha256"] != expected:
+        raise StepFailed(
+            "already_exists",
+            f"{name}:{tag} exists and names another container.",
+            "Move the tag on purpose, or choose another.",
+        )
+    work = RunFolder(site["root"], str(uuid.uuid4()))
+    work.create()
+    try:
+        record = _proved(site, catalogue, work, source, is_staged, name, tag, endpoint_id, expected)
+    finally:
+        remove_tree(work.work)
+        remove_tree(work.path)
+    now = utc_now().isoformat(timespec="seconds")
+    catalogue.tag(name, tag, record, now, is_new=not taken)
+    executor = {
+        "endpoint_id": run_endpoint or record["executor"]["endpoint_id"],
+        "user_endpoint_config": {"container_uri": record["path"]},
+    }
+    return {
+        **{key: record[key] for key in ("container_id", "name", "path", "sha256", "bytes")},
+        "tag": tag,
+        "record_path": catalogue.record_path(record["name"], record["sha256"]),
+        "cached": False,
+        "python": (record.get("verification") or {}).get("python"),
+        "executor": executor,
+    }
+
+
+def _source(site: dict[str, Any], catalogue: Catalogue, path: str) -> tuple[str, bool]:
+    """The file that is meant, and whether it lies in staging, where others may change it.
+
+    The endpoint's account may read more than whoever calls this: only files in two places are looked at.
+    """
+    staging = site["staging"]
+    staged = os.path.realpath(staging["path"]) if staging else None
+    if staging and path.startswith(staging["collection_path"].rstrip("/") + "/"):
+        beyond = path[len(staging["collection_path"].rstrip("/")) :].lstrip("/")
+        candidate = os.path.join(staging["path"], beyond)
+        if os.path.lexists(candidate):
+            path = candidate
+    real = os.path.realpath(path)
+    in_staging = bool(staged) and real.startswith(f"{staged}{os.sep}")
+    places = [os.path.join(site["root"], inner) for inner in ("work", "trash", "cache", "runs")]
+    in_root = real.startswith(site["root"] + os.sep) and not any(
+        real.startswith(place + os.sep) for place in places
+    )
+    if not (in_staging or in_root) or not os.path.isabs(path):
+        raise StepFailed(
+            "source_not_found",
+            f"{shorten(path, 200)} is neither below the endpoint's root {site['root']} nor in its staging folder.",
+            "Put the image there first, by Globus Transfer or as the endpoint's account.",
+        )
+    try:
+        info = os.lstat(path)
+    except OSError:
+        raise StepFailed(
+            "source_not_found", f"There is no file {shorten(path, 300)} on the endpoint."
+        ) from None
+    if not stat.S_ISREG(info.st_mode):
+        raise StepFailed("source_not_found", f"{shorten(path, 300)} is not a plain file.")
+    with open(real, "rb") as stream:
+        if not stream.read(64)[32:].startswith(b"SIF_MAGIC"):
+            raise StepFailed(
+                "image_unreadable",
+                f"{shorten(path, 300)} is not an image in SIF form.",
+                "Other forms are built into one: use them as the base of a spec.",
+            )
+    return real, in_staging
+
+
+def _proved(
+    site: dict[str, Any],
+    catalogue: Catalogue,
+    work: RunFolder,
+    source: str,
+    is_staged: bool,
+    name: str,
+    tag: str,
+    endpoint_id: str,
+    expected: str | None,
+) -> dict[str, Any]:
+    """The record under which the image is now registered."""
+    beside = read_object(source.removesuffix(".sif") + ".json") or {}
+    if is_staged:
+        # what others can write to is proved as a copy that they cannot
+        image = shutil.copyfile(source, work.image)
+        sha256 = sha256_file(image)
+    else:
+        image, sha256 = source, sha256_file(source)
+    if expected and sha256 != expected:
+        raise StepFailed(
+            "image_changed",
+            f"The file's sha256 is {sha256}, and {expected} is expected.",
+            "It was damaged or changed on the way; bring it again.",
+        )
+    known = read_object(catalogue.record_path(name, sha256))
+    if known and catalogue.is_whole(name, sha256):
+        _done_with(source, is_staged, catalogue.image_path(name, sha256))
+        return known
+    taken_over = {
+        k: beside[k] for k in TAKEN_OVER if k in beside and beside.get("sha256") == sha256
+    }
+    worker = taken_over.get("worker")
+    worker = worker if isinstance(worker, dict) else {}
+    spec = spec_of(taken_over.get("spec"), name)
+    verification = prove_file(site, image, sha256, spec, worker, "register_image")
+    path = catalogue.image_path(name, sha256)
+    record: dict[str, Any] = {
+        **taken_over,
+        "record_version": RECORD_VERSION,
+        "container_id": container_id_of(sha256),
+        "name": name,
+        "first_tag": tag,
+        "path": path,
+        "sha256": sha256,
+        "bytes": os.path.getsize(image),
+        "created_at": utc_now().isoformat(timespec="seconds"),
+        "spec": spec,
+        "worker": worker,
+        "verification": verification,
+        "origin": {
+            "file": source,
+            "container_id": beside.get("container_id") if taken_over else None,
+            "endpoint_id": beside.get("endpoint_id") if taken_over else None,
+            "created_at": beside.get("created_at") if taken_over else None,
+        },
+        "endpoint_id": endpoint_id,
+        "account": getpass.getuser(),
+        "host": platform.node(),
+        "executor": {
+            "endpoint_id": endpoint_id,
+            "user_endpoint_config": {"container_uri": path},
+        },
+    }
+    if not taken_over:
+        record.pop("worker")
+        record["spec"] = None
+    if source == path:
+        # its record was lost: publishing would take the image's name away
+        os.link(source, work.image)
+        image = work.image
+    catalogue.publish(image, record)
+    _done_with(source, is_staged, path)
+    return record
+
+
+def _done_with(source: str, is_staged: bool, path: str) -> None:
+    """The file is the catalogue's now; a name that it had before goes, and a record that came along."""
+    if source == path:
+        return
+    for left in (source, source.removesuffix(".sif") + ".json" if is_staged else source):
+        if os.path.lexists(left):
+            os.unlink(left)
