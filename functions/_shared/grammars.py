@@ -51,9 +51,9 @@ CONDA = re.compile(
 CONDA_CHANNEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 
 # Spack: name, then versions, variants, compiler, architecture and dependencies, in the characters they are of.
+SPACK_WORD = r"[A-Za-z0-9][A-Za-z0-9_.:=,/-]*"
 SPACK_SPEC = re.compile(
-    r"[A-Za-z0-9][A-Za-z0-9_.-]*([@+~%^][A-Za-z0-9][A-Za-z0-9_.:@+~=,/-]*|\s+[@+~%^]?[A-Za-z0-9][A-Za-z0-9_.:@+~=,/-]*)*",
-    re.ASCII,
+    rf"[A-Za-z0-9][A-Za-z0-9_.-]*((@=?| *[+~%^]){SPACK_WORD}| +{SPACK_WORD})*", re.ASCII
 )
 SPACK_COMPILER = re.compile(r"[a-z][a-z0-9_-]*(@[0-9][0-9.:=]*)?")
 

@@ -188,8 +188,12 @@ INSTALL_PAYLOAD = """\
 
 
 def quote(text: str) -> str:
-    """One shell word for any one-line text, in which no build argument can stand."""
-    return re.sub(r"\{(?=\{)", "{''", shlex.quote(text))
+    """One shell word for any one-line text, in which no build argument stands and which opens no section."""
+    quoted = shlex.quote(text)
+    if quoted.startswith("%"):
+        # a word may stand first on its line, and there a percent sign would open a section
+        quoted = f"'{quoted}'"
+    return re.sub(r"\{(?=\{)", "{''", quoted)
 
 
 def words(items: list[str]) -> str:

@@ -68,11 +68,12 @@ def read_requirements(text: str, name: str) -> list[RequirementLine]:
             number += 1
         line = re.sub(r"(^|\s)#.*", "", line.replace("\t", " ")).strip()
         if line:
-            found.append(_read_line(line, field))
+            found.append(requirement_line(line, field))
     return found
 
 
-def _read_line(line: str, field: str) -> RequirementLine:
+def requirement_line(line: str, field: str) -> RequirementLine:
+    """One line without comments and continuations, or :class:`SpecRefused`."""
     option, separator, rest = line.partition(" ")
     if line.startswith("--") and "=" in option:
         option, separator, rest = line.partition("=")

@@ -16,7 +16,13 @@ from .grammars import (
     split_image_reference,
 )
 from .microarchitectures import is_microarchitecture
-from .requirements_file import MAX_REQUIREMENTS_CHARS, index_of, read_requirements, requirement_of
+from .requirements_file import (
+    MAX_REQUIREMENTS_CHARS,
+    index_of,
+    read_requirements,
+    requirement_line,
+    requirement_of,
+)
 from .spec_words import SpecRefused, each_of, line_of, matching, object_of, shown, text_of
 
 MOST_PACKAGES = 500
@@ -73,7 +79,7 @@ def check_software(full: dict[str, Any]) -> dict[str, Any]:
             raise SpecRefused(
                 field,
                 f"'{field}' has {len(checked[field])} entries with those of the files; "
-                f"at most {most} are accepted.",
+                f"no more than {most} fit.",
             )
     return checked
 
@@ -81,10 +87,7 @@ def check_software(full: dict[str, Any]) -> dict[str, Any]:
 def _take_requirements(checked: dict[str, Any], text: str) -> None:
     for field, kind, value in read_requirements(text, "pip_requirements"):
         if kind in ("include", "project"):
-            raise SpecRefused(
-                field,
-                f"'{field}' names a file or folder, which only a payload with 'payload.install' has.",
-            )
+            raise _needs_payload(field)
         add_to(checked["pip" if kind == "requirement" else "pip_extra_index_urls"], value)
 
 
@@ -106,20 +109,22 @@ def take_environment(checked: dict[str, Any], text: str, name: str) -> list[str]
         add_to(checked["conda"], conda_of(item, field))
     others = []
     for field, item in environment.pip:
-        for _, kind, value in read_requirements(item, field):
-            if kind == "requirement":
-                add_to(checked["pip"], value)
-            elif kind == "index":
-                add_to(checked["pip_extra_index_urls"], value)
-            elif name == "conda_environment":
-                raise SpecRefused(
-                    field,
-                    f"'{field}' names a file or folder, which only a payload with "
-                    "'payload.install' has.",
-                )
-            else:
-                others.append(value)
+        _, kind, value = requirement_line(item, field)
+        if kind == "requirement":
+            add_to(checked["pip"], value)
+        elif kind == "index":
+            add_to(checked["pip_extra_index_urls"], value)
+        elif name == "conda_environment":
+            raise _needs_payload(field)
+        else:
+            others.append(value)
     return others
+
+
+def _needs_payload(field: str) -> SpecRefused:
+    return SpecRefused(
+        field, f"'{field}' names a file or folder, which only a payload with 'payload.install' has."
+    )
 
 
 def add_to(items: list[str], item: str) -> None:

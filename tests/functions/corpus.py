@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables read best with one row on one line
 """Specs that must be refused, and specs that must not be: ``(what it is about, field named, spec)``."""
 
 from __future__ import annotations
@@ -26,6 +27,122 @@ def checked_or_refused(spec: Any) -> tuple[dict[str, Any] | None, str]:
 def base(image: Any, bootstrap: Any = "docker") -> dict[str, Any]:
     return with_(base={"bootstrap": bootstrap, "image": image})
 
+
+def requirements(text: Any) -> dict[str, Any]:
+    return with_(pip_requirements=text)
+
+
+def environment_yml(text: Any) -> dict[str, Any]:
+    return with_(conda_environment=text)
+
+
+def file(path: Any, content: Any = "", executable: Any = False) -> dict[str, Any]:
+    return with_(files=[{"path": path, "content": content, "executable": executable}])
+
+
+NEWER_HOSTILE: list[tuple[str, str, Any]] = [
+    ("requirement file's option", "pip_requirements, line 2", requirements("a\n--index-url https://a.org/")),
+    ("requirement file's include", "pip_requirements, line 1", requirements("-r /etc/passwd")),
+    ("requirement file's folder", "pip_requirements, line 1", requirements("-e .")),
+    ("requirement file's editable", "pip_requirements, line 1", requirements("-e git+https://a.org/x")),
+    ("requirement file's constraint", "pip_requirements, line 1", requirements("-c /etc/passwd")),
+    ("requirement file's hash", "pip_requirements, line 1", requirements("a==1 --hash=sha256:00")),
+    ("requirement file's substitution", "pip_requirements, line 3", requirements("\n\n$(id)")),
+    ("requirement file's variable", "pip_requirements, line 1", requirements("a @ https://${TOKEN}@a.org/")),
+    ("requirement file's http index", "pip_requirements, line 1", requirements("--extra-index-url http://a.org")),
+    ("requirement file's secret", "pip_requirements, line 1", requirements("--extra-index-url=https://me:x@a.org")),
+    ("requirement in two lines", "pip_requirements, line 1", requirements("a\\\n;rm -rf /")),
+    ("requirement file with NUL", "pip_requirements", requirements("a\x00")),
+    ("requirement file with a form feed", "pip_requirements", requirements("a\x0c%setup")),
+    ("requirement file's length", "pip_requirements", requirements("a\n" * 9000)),
+    ("requirement file is a list", "pip_requirements", requirements(["a"])),
+    ("index over http", "pip_extra_index_urls[0]", with_(pip_extra_index_urls=["http://a.org/simple"])),
+    ("index option", "pip_extra_index_urls[0]", with_(pip_extra_index_urls=["--trusted-host=a.org"])),
+    ("index with a secret", "pip_extra_index_urls[0]", with_(pip_extra_index_urls=["https://a:b@a.org/"])),
+    ("two indexes in one", "pip_extra_index_urls[0]", with_(pip_extra_index_urls=["https://a.org https://b.org"])),
+    ("too many indexes", "pip_extra_index_urls", with_(pip_extra_index_urls=["https://a.org"] * 9)),
+    ("too many requirements", "pip", with_(pip=["a"] * 499, pip_requirements="b\nc\n")),
+    ("environment with a variable", "conda_environment, line 1", environment_yml("variables:\n  A: b")),
+    ("environment with a prefix of code", "conda_environment, line 1", environment_yml("!!python/object:os.system")),
+    ("environment with an anchor", "conda_environment, line 2", environment_yml("channels:\n- &a b")),
+    ("environment with a folded text", "conda_environment, line 2", environment_yml("channels:\n- >\n  a")),
+    ("environment with a mapping", "conda_environment, line 2", environment_yml("dependencies:\n- npm: [a]")),
+    ("environment with a command", "conda_environment, line 2", environment_yml("dependencies:\n- numpy; id")),
+    ("environment with an option", "conda_environment, line 2", environment_yml("dependencies:\n- --file=/etc/x")),
+    ("environment with a file channel", "conda_environment, line 2", environment_yml("channels:\n- file:///etc")),
+    ("environment with a pip option", "conda_environment, line 3", environment_yml("dependencies:\n- pip:\n  - --find-links=/etc")),
+    ("environment with a pip file", "conda_environment, line 3", environment_yml("dependencies:\n- pip:\n  - -r x.txt")),
+    ("environment with a key twice", "conda_environment, line 3", environment_yml("name: a\nchannels: []\nname: b")),
+    ("environment with tabs", "conda_environment, line 2", environment_yml("channels:\n\t- a")),
+    ("environment of JSON", "conda_environment", environment_yml('{"dependencies": [{"npm": []}]}')),
+    ("environment like JSON", "conda_environment", environment_yml('{"a')),
+    ("environment is an object", "conda_environment", environment_yml({})),
+    ("Spack without specs", "spack.specs", with_(spack={"compiler": "gcc"})),
+    ("Spack command", "spack.specs[0]", with_(spack={"specs": ["hdf5; id"]})),
+    ("Spack quote", "spack.specs[0]", with_(spack={"specs": ["hdf5 cflags='-O2'"]})),
+    ("Spack option", "spack.specs[0]", with_(spack={"specs": ["--help"]})),
+    ("Spack compiler", "spack.compiler", with_(spack={"specs": ["a"], "compiler": "gcc 12"})),
+    ("Spack target", "spack.target", with_(spack={"specs": ["a"], "target": "pentium9"})),
+    ("Spack image", "spack.builder", with_(spack={"specs": ["a"], "builder": "a\nb"})),
+    ("Spack's unknown", "spack.view", with_(spack={"view": "/"})),
+    ("relative file to write", "files[0].path", file("x")),
+    ("file above", "files[0].path", file("/a/../etc/passwd")),
+    ("file as a folder", "files[0].path", file("/a/")),
+    ("file without a path", "files[0].path", with_(files=[{"content": "x"}])),
+    ("file that the host covers", "files[0].path", file("/tmp/x")),
+    ("file in our own", "files[0].path", file("/opt/cib/venv/bin/python")),
+    ("file in Apptainer's own", "files[0].path", file("/.singularity.d/runscript")),
+    ("file with a carriage return", "files[0].content", file("/x", "a\rb")),
+    ("file with NUL", "files[0].content", file("/x", "a\x00b")),
+    ("file of bytes", "files[0].content", file("/x", 7)),
+    ("file's mode", "files[0].executable", file("/x", "", "0777")),
+    ("too many files", "files", with_(files=[{"path": "/x"}] * 101)),
+    ("label with a blank", "labels", with_(labels={"a b": "x"})),
+    ("label that opens a section", "labels", with_(labels={"%setup": "x"})),
+    ("label of our own", "labels.cib-flows.name", with_(labels={"cib-flows.name": "x"})),
+    ("label of two lines", "labels.a", with_(labels={"a": "x\n%setup"})),
+    ("label with a build argument", "labels.a", with_(labels={"a": "{{ x }}"})),
+    ("label that goes on", "labels.a", with_(labels={"a": "x \\"})),
+    ("empty label", "labels.a", with_(labels={"a": " "})),
+    ("runscript with a worker", "runscript", with_(runscript=["python3"])),
+    ("runscript of two lines", "runscript[0]", with_(worker="none", runscript=["a\n%setup"])),
+    ("platform", "machine.platform", with_(machine={"platform": "linux/386"})),
+    ("platform is a list", "machine.platform", with_(machine={"platform": ["linux/amd64"]})),
+    ("microarchitecture", "machine.microarchitecture", with_(machine={"microarchitecture": "rome"})),
+    ("two kinds of machine", "machine.microarchitecture",
+     with_(machine={"platform": "linux/arm64", "microarchitecture": "zen3"})),
+    ("engine", "machine.container_engine", with_(machine={"container_engine": "docker"})),
+    ("MPI without a name", "machine.mpi.implementation", with_(machine={"mpi": {"version": "4.1"}})),
+    ("MPI's version", "machine.mpi.version", with_(machine={"mpi": {"implementation": "mpich", "version": "4*"}})),
+    ("GPU without a version", "machine.gpu.version", with_(machine={"gpu": {"kind": "cuda"}})),
+    ("GPU", "machine.gpu.kind", with_(machine={"gpu": {"kind": "voodoo", "version": "2"}})),
+    ("machine's unknown", "machine.cores", with_(machine={"cores": 4})),
+    ("nothing to install from", "payload.install", with_(payload={"install": True})),
+    ("install is a word", "payload.install", with_(payload={"url": "https://a.org/x", "install": "auto"})),
+]  # fmt: skip
+
+NEWER_FINE: list[dict[str, Any]] = [
+    requirements("# what we need\nnumpy>=1.26 # fast\n\npandas[excel] \\\n  >=2\n--extra-index-url https://a.org/simple\n"),
+    requirements("\r\na==1\r\n"),
+    environment_yml(
+        "---\nname: demo\nchannels:\n  - conda-forge\n  - bioconda # second\n  - nodefaults\ndependencies:\n"
+        "  - python=3.11\n  - 'samtools >=1.19'\n  - pip\n  - pip:\n    - requests\n    - \"a[b]>=1\"\nprefix: /home/me/x\n"
+    ),
+    environment_yml("channels: [conda-forge, 'bioconda']\ndependencies:\n- numpy\n- pip: [requests]\n"),
+    environment_yml('{"name": "x", "channels": ["a"], "dependencies": ["numpy", {"pip": ["requests"]}]}'),
+    with_(pip_extra_index_urls=["https://download.pytorch.org/whl/cu124"]),
+    with_(spack={"specs": ["hdf5@1.14:1.16+mpi~shared %gcc@12 ^openmpi@4.1 fabrics=ucx,cma"], "compiler": "gcc@12",
+                 "target": "zen3", "builder": "ghcr.io/a/spack:1"}),
+    file("/etc/motd", "it's {{ x }}\n%setup\n\tBootstrap: docker\n"),
+    file("/usr/local/bin/tool", "#!/bin/sh\necho $HOME", True),
+    with_(files=[{"path": "/empty"}]),
+    with_(labels={"org.opencontainers.image.title": "a 'title' # %post $(id)"}),
+    with_(worker="none", runscript=["python3", "-c", "print('{{ x }}')", ""]),
+    with_(machine={"platform": "linux/amd64", "microarchitecture": "zen3", "container_engine": "apptainer",
+                   "mpi": {"implementation": "openmpi", "version": "4.1"}, "gpu": {"kind": "cuda", "version": "12.4"}}),
+    with_(machine={"mpi": {"implementation": "mpich"}}),
+    with_(payload={"git": "https://a.org/x", "install": True}),
+]  # fmt: skip
 
 HOSTILE: list[tuple[str, str, Any]] = [
     ("newline opens %setup", "base.image", base("python:3.11\n%setup\n  touch /tmp/x")),
@@ -183,6 +300,7 @@ HOSTILE: list[tuple[str, str, Any]] = [
     ("too long a command", "commands[0]", with_(commands=["a" * 8193])),
     ("too long a description", "description", with_(description="a" * 501)),
     ("too much", "", with_(commands=["a" * 8000] * 5)),
+    *NEWER_HOSTILE,
     ("a list", "", []),
     ("nothing", "", None),
     ("a string", "", "demo"),
@@ -209,6 +327,13 @@ SLOW: list[tuple[str, Any]] = [
     ("conda[0]", with_(conda=["a=" + "a" * 250 + "/"])),
     ("conda_channels[0]", with_(conda_channels=["a/" * 250 + "!"])),
     ("apt[0]", with_(apt=["a" * 255 + "!"])),
+    ("spack.specs[0]", with_(spack={"specs": ["a" + "@b" * 120 + "!"]})),
+    ("spack.specs[0]", with_(spack={"specs": ["a" + " +b" * 80 + "!"]})),
+    ("pip_requirements, line 1", with_(pip_requirements="a" + " " * 16000 + "!")),
+    ("conda_environment, line 1", with_(conda_environment="channels: [" + "a, " * 5000 + "!")),
+    ("conda_environment, line 2", with_(conda_environment="channels:\n- '" + "a" * 16000)),
+    ("files[0].path", with_(files=[{"path": "/a" * 255 + "!"}])),
+    ("labels", with_(labels={"a." * 60 + "!": "x"})),
     ("verify.imports[0]", with_(verify={"imports": ["a." * 127 + "!"]})),
     ("payload.url", with_(payload={"url": "https://" + "a." * 1000 + "!/"})),
 ]  # fmt: skip
@@ -242,5 +367,6 @@ FINE: list[dict[str, Any]] = [
     with_(payload_collection={"id": UUID, "path": "/~/dir with space/ü/"}, payload={"sha256": "0" * 64}),
     with_(worker="4.19.0", force=True, build_endpoint=UUID, run_endpoint=UUID, tag="1.0_x"),
     with_(worker="4.20.0rc1"),
+    *NEWER_FINE,
     with_(description="Fünf {{ braces }} % and \u3000 all"),
 ]  # fmt: skip

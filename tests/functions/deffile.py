@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass, field
 
 SCANNER_LIMIT = 64 * 1024
-SECTIONS = frozenset({"labels", "post", "environment", "runscript", "help"})
+SECTIONS = frozenset({"labels", "post", "environment", "runscript", "help", "files"})
 
 
 class NotReadable(Exception):
@@ -29,10 +29,23 @@ class Recipe:
 
 def parse(text: str) -> Recipe:
     """The one stage of a definition file; raises :class:`NotReadable` for any section but ours."""
+    stages = parse_stages(text)
+    if len(stages) != 1:
+        raise NotReadable("more or less than one stage")
+    return stages[0]
+
+
+def parse_stages(text: str) -> list[Recipe]:
+    """The stages of a definition file, each as :func:`parse` reads it."""
     if re.search(r"\{\{\s*\w+\s*\}\}", text):
         raise NotReadable("a build argument")
-    if len(re.findall(r"(?mi)^bootstrap:", text)) != 1:
-        raise NotReadable("more or less than one stage")
+    begins = [found.start() for found in re.finditer(r"(?mi)^bootstrap:", text)]
+    if not begins or text[: begins[0]].strip():
+        raise NotReadable("something before the first stage")
+    return [_stage(text[a:b]) for a, b in zip(begins, [*begins[1:], len(text)], strict=True)]
+
+
+def _stage(text: str) -> Recipe:
     recipe = Recipe()
     current: str | None = None
     size = 0
@@ -43,6 +56,8 @@ def parse(text: str) -> Recipe:
         first = word[0] if isinstance(word, list) and word else word
         if isinstance(first, str) and first.lstrip().startswith("%"):
             name = first.lstrip().lstrip("%").lower()
+            if name == "files" and line != "%files from spack":
+                raise NotReadable(f"files of the host: {line!r}")
             if line.lstrip() != line or name not in SECTIONS or name in recipe.sections:
                 raise NotReadable(f"the section {line!r}")
             current, size = name, len(line.encode()) + 1

@@ -6,6 +6,7 @@ read the difference as carefully as code.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -21,8 +22,10 @@ from cib_flows.functions._shared.recipe import render_text, requirements_of
 from cib_flows.functions._shared.recipe_shell import quote
 from cib_flows.functions._shared.results import StepFailed
 from cib_flows.functions._shared.spec_check import check_spec
+from cib_flows.functions._shared.spec_machine import machine_words
+from cib_flows.functions._shared.spec_software import SPACK_BUILDER
 from tests.functions.corpus import checked_or_refused
-from tests.functions.deffile import parse
+from tests.functions.deffile import parse, parse_stages
 
 GOLDENS = Path(__file__).parent / "goldens"
 VERSIONS = {"globus-compute-endpoint": "4.19.0", "parsl": "2026.7.6"}
@@ -48,6 +51,63 @@ SPECS: dict[str, dict[str, Any]] = {
     },
     "worker_none": {**BASE, "worker": "none", "mounts": ["/scratch", "/service/"]},
     "worker_none_pip": {**BASE, "worker": "none", "pip": ["requests"]},
+    "files": {
+        **BASE,
+        "worker": "none",
+        "labels": {"org.example.purpose": "it's a test # of {labels}", "B": "%setup"},
+        "files": [
+            {
+                "path": "/usr/local/bin/greet",
+                "content": '#!/bin/sh\necho "it\'s $1"\n',
+                "executable": True,
+            },
+            {"path": "/etc/cib/plain.txt", "content": "%setup\n{{ x }}\n\nlast"},
+            {"path": "/etc/cib/empty"},
+        ],
+        "runscript": ["/usr/local/bin/greet", "two words"],
+    },
+    "requirement_files": {
+        **BASE,
+        "pip": ["numpy"],
+        "pip_requirements": "pandas>=2 # for tables\n--extra-index-url https://a.example.org/simple\n",
+        "pip_extra_index_urls": ["https://download.example.org/whl/cu124"],
+        "conda_environment": "channels:\n- bioconda\ndependencies:\n- samtools\n- pip:\n  - requests\n",
+    },
+    "machine": {
+        **BASE,
+        "machine": {
+            "platform": "linux/amd64",
+            "microarchitecture": "zen3",
+            "container_engine": "apptainer",
+            "mpi": {"implementation": "openmpi", "version": "4.1"},
+            "gpu": {"kind": "cuda", "version": "12.4"},
+        },
+    },
+    "machine_conda": {
+        **BASE,
+        "conda": ["python=3.11", "numpy"],
+        "machine": {
+            "microarchitecture": "x86_64_v3",
+            "mpi": {"implementation": "mpich", "version": "4"},
+        },
+    },
+    "spack": {
+        **BASE,
+        "apt": ["git"],
+        "spack": {
+            "specs": ["hdf5@1.14+mpi ^openmpi fabrics=ucx,cma", "zlib"],
+            "compiler": "gcc@11",
+        },
+        "machine": {
+            "microarchitecture": "zen3",
+            "mpi": {"implementation": "openmpi", "version": "4.1"},
+        },
+    },
+    "payload_install": {
+        **BASE,
+        "pip": ["numpy"],
+        "payload": {"git": "https://example.org/x.git", "install": True},
+    },
     "everything": {
         "name": "all.of-it",
         "tag": "v1.0",
@@ -93,14 +153,21 @@ def test_every_golden_belongs_to_a_spec() -> None:
 
 @pytest.mark.parametrize("name", sorted(SPECS))
 def test_a_recipe_has_our_sections_and_is_a_valid_shell_script(name: str) -> None:
-    recipe = parse(rendered(SPECS[name]))
-    assert list(recipe.sections) == ["labels", "post", "environment", "runscript", "help"]
-    assert set(recipe.header) == {"bootstrap", "from"}
-    for section in ("post", "environment", "runscript"):
-        done = subprocess.run(
-            ["/bin/sh", "-n"], input=recipe.sections[section], text=True, capture_output=True
-        )
-        assert done.stderr == ""
+    *builder, recipe = parse_stages(rendered(SPECS[name]))
+    sections = ["labels", "post", "environment", "runscript", "help"]
+    if name == "spack":
+        assert list(builder[0].sections) == ["post"]
+        assert recipe.sections.pop("files").split() == ["/opt/software", "/opt/view"]
+        assert builder[0].header.pop("stage") == "spack"
+        assert recipe.header.pop("stage") == "final"
+    assert list(recipe.sections) == sections
+    for stage in (*builder, recipe):
+        assert set(stage.header) == {"bootstrap", "from"}
+        for section in {"post", "environment", "runscript"} & stage.sections.keys():
+            done = subprocess.run(
+                ["/bin/sh", "-n"], input=stage.sections[section], text=True, capture_output=True
+            )
+            assert done.stderr == ""
 
 
 def test_the_worker_is_pinned_to_the_endpoints_very_versions() -> None:
@@ -147,6 +214,7 @@ FRAGMENTS = [
 hostile_line = st.lists(
     st.one_of(st.sampled_from(FRAGMENTS), st.text(max_size=6)), min_size=1, max_size=10
 ).map("".join)
+hostile_text = st.lists(hostile_line, max_size=4).map("\n".join)
 
 
 @settings(max_examples=300, deadline=None)
@@ -157,15 +225,26 @@ def test_a_quoted_word_is_the_same_word_to_a_shell_and_no_build_argument(text: s
     quoted = quote(text)
     assert shlex.split(quoted) == [text]
     assert "{{" not in quoted
+    assert not quoted.startswith("%")
 
 
-LISTS = ("apt", "pip", "conda", "conda_channels", "mounts", "commands")
+LISTS = (
+    "apt", "pip", "conda", "conda_channels", "mounts", "commands", "pip_extra_index_urls", "runscript",
+)  # fmt: skip
 free_text_specs = st.fixed_dictionaries(
     {"name": st.just("demo"), "base": st.just({"image": "python:3.11-slim"})},
     optional={
         "description": hostile_line,
         "commands": st.lists(hostile_line, min_size=1, max_size=3),
         "environment": st.dictionaries(st.sampled_from("AB"), hostile_line, min_size=1),
+        "files": st.lists(
+            st.fixed_dictionaries(
+                {"path": st.sampled_from(["/a/b", "/c"]), "content": hostile_text},
+                optional={"executable": st.booleans()},
+            ),
+            max_size=3,
+        ),
+        "labels": st.dictionaries(st.sampled_from("XY"), hostile_line),
         "verify": st.fixed_dictionaries({"commands": st.lists(hostile_line, max_size=2)}),
     },
 )
@@ -182,7 +261,44 @@ one_hostile_field = st.one_of(
             }
         ),
     ),
-    st.tuples(st.just("environment"), st.dictionaries(hostile_line, hostile_line, max_size=2)),
+    st.tuples(
+        st.sampled_from(["environment", "labels"]),
+        st.dictionaries(hostile_line, hostile_line, max_size=2),
+    ),
+    st.tuples(
+        st.just("files"),
+        st.lists(
+            st.fixed_dictionaries({"path": hostile_line.map("/".__add__), "content": hostile_text}),
+            max_size=2,
+        ),
+    ),
+    st.tuples(st.sampled_from(["pip_requirements", "conda_environment"]), hostile_text),
+    st.tuples(
+        st.just("conda_environment"),
+        st.tuples(st.sampled_from(["- ", "- pip:\n  - "]), hostile_line).map(
+            lambda item: f"dependencies:\n{item[0]}{item[1]}"
+        ),
+    ),
+    st.tuples(
+        st.just("machine"),
+        st.fixed_dictionaries(
+            {
+                "mpi": st.fixed_dictionaries(
+                    {"implementation": st.just("openmpi"), "version": hostile_line}
+                )
+            }
+        ),
+    ),
+    st.tuples(
+        st.just("spack"),
+        st.fixed_dictionaries(
+            {"specs": st.lists(hostile_line.map("a".__add__), min_size=1, max_size=2)},
+            optional={
+                "builder": hostile_line.map("a".__add__),
+                "compiler": hostile_line.map("gcc@1".__add__),
+            },
+        ),
+    ),
     st.tuples(
         st.just("payload"),
         st.fixed_dictionaries(
@@ -201,18 +317,32 @@ def assert_harmless(spec: dict[str, Any]) -> None:
         assert refusal.isprintable()
         return
     text = render_text(checked, VERSIONS)
-    recipe = parse(text)
-    assert list(recipe.sections) == ["labels", "post", "environment", "runscript", "help"]
+    *builder, recipe = parse_stages(text)
+    files = ["files"] if checked["spack"] else []
+    assert list(recipe.sections) == [*files, "labels", "post", "environment", "runscript", "help"]
     assert recipe.header == {
         "bootstrap": checked["base"]["bootstrap"],
         "from": checked["base"]["image"],
+        **({"stage": "final"} if checked["spack"] else {}),
     }
+    assert [list(stage.sections) for stage in builder] == ([["post"]] if checked["spack"] else [])
+    for stage in builder:
+        assert stage.header["from"] == checked["spack"].get("builder", SPACK_BUILDER)
+        (asked,) = read_back(stage.sections["post"], "    printf '%s\\n' ")
+        assert json.loads(asked[0])["spack"]["specs"] == checked["spack"]["specs"]
+    labels = [line.strip() for line in recipe.sections["labels"].splitlines() if line.strip()]
+    assert labels[1:] == [
+        *(f"cib-flows.machine.{k} {v}" for k, v in machine_words(checked["machine"]).items()),
+        *(f"{key} {value}" for key, value in sorted(checked["labels"].items())),
+    ]
     post = recipe.sections["post"]
     assert read_back(post, "    run ") == [[command] for command in checked["commands"]]
     places = ["/opt/cib", *checked["mounts"]]
     if "git" in checked["payload"]:
         places.append(checked["payload"]["destination"])
     assert read_back(post, "    mkdir -p /", "/") == [[place] for place in places]
+    assert read_back(post, "    add_index ") == [[url] for url in checked["pip_extra_index_urls"]]
+    assert read_back(post, "    } > ") == [[file["path"]] for file in checked["files"]]
     exports = read_back(recipe.sections["environment"], "    export ")
     assert exports[-len(checked["environment"]) or len(exports) :] == [
         [f"{key}={value}"] for key, value in sorted(checked["environment"].items())
@@ -227,9 +357,8 @@ def read_back(section: str, prefix: str, keep: str = "") -> list[list[str]]:
 
 def installed(post: str) -> list[str]:
     """What ends up in requirements.txt, read as the shell reads it."""
-    found = re.search(r"    printf '%s\\n' (.*?) > /opt/cib/requirements.txt\n", post, re.DOTALL)
-    assert found
-    return shlex.split(found[1].replace("\\\n", " "))
+    written = post.split(" > /opt/cib/requirements.txt\n")[0].split("    printf '%s\\n' ")[-1]
+    return shlex.split(written.replace("\\\n", " "))
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
