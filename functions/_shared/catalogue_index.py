@@ -70,10 +70,12 @@ class CatalogueIndex:
     def _current(self, forget: bool) -> tuple[Part, Part]:
         known = None if forget else read_object(self.path)
         if not known or known.get("format") != INDEX_FORMAT:
-            known = {"images": {}, "tags": {}}
+            known = {}
         parts, changed = [], False
         for kind, read in (("images", _read_images), ("tags", _read_tags)):
-            part, differs = self._part(os.path.join(self.root, kind), known.get(kind) or {}, read)
+            before = known.get(kind)
+            before = before if isinstance(before, dict) else {}
+            part, differs = self._part(os.path.join(self.root, kind), before, read)
             parts.append(part)
             changed = changed or differs
         if changed or forget:
