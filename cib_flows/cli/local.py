@@ -203,9 +203,15 @@ def status(home_path: str | None, as_json: bool) -> None:
 
 @local.command()
 @_common
-def env(home_path: str | None, as_json: bool) -> None:
+@click.option("--identity", metavar="NAME", help="Act as this identity  [default: the home's own].")
+def env(home_path: str | None, as_json: bool, identity: str | None) -> None:
     """Print what points the Globus clients at it: eval "$(cib-flows local env)"."""
-    environment = _home(home_path).environment()
+    home = _home(home_path)
+    environment = home.environment()
+    if identity is not None:
+        from cib_flows.local.identities import Identities
+
+        environment |= Identities.of_home(home).named(identity).environment()
     lines = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
     _say(as_json, environment, "\n".join(lines))
 
@@ -241,3 +247,38 @@ def list_collections(home_path: str | None, as_json: bool) -> None:
     found = Collections.of_home(home).all()
     text = "\n".join(f"{item.id}  {item.name}  {item.path}" for item in found)
     _say(as_json, {"collections": [item.document() for item in found]}, text)
+
+
+@local.group()
+def identity() -> None:
+    """Identities beside the home's own, to try roles and permissions with."""
+
+
+@identity.command("add")
+@_common
+@click.argument("name")
+def add_identity(home_path: str | None, as_json: bool, name: str) -> None:
+    """Declare an identity called NAME (alice, alice@example.org), and print its id. May be done
+    while the server runs; 'local env --identity NAME' prints how to act as it."""
+    from cib_flows.local.identities import Identities
+
+    added = Identities.of_home(_home(home_path)).add(name)
+    document = {
+        "id": added.id,
+        "username": added.username,
+        "client_secret": added.secret,
+        "token": added.token,
+    }
+    _say(as_json, document, added.id)
+
+
+@identity.command("list")
+@_common
+def list_identities(home_path: str | None, as_json: bool) -> None:
+    """List the identities of a home, its own first."""
+    from cib_flows.local.identities import Identities
+
+    found = Identities.of_home(_home(home_path)).all()
+    text = "\n".join(f"{known.id}  {known.username}" for known in found)
+    documents = [{"id": known.id, "username": known.username} for known in found]
+    _say(as_json, {"identities": documents}, text)

@@ -1,4 +1,4 @@
-"""Globus Auth, as far as an application with a client id and secret needs it.
+"""Globus Auth, as far as applications with a client id and secret need it.
 
 Tokens carry their own contents, signed with the home's key, so that a restart forgets none of them;
 only revocations are stored.
@@ -26,7 +26,7 @@ from starlette.routing import Route
 
 from cib_flows.local.actions import Identity
 from cib_flows.local.database import Database
-from cib_flows.local.home import Client
+from cib_flows.local.identities import Identities
 
 __all__ = ["AuthService", "Grant", "resource_server", "split_scopes"]
 
@@ -93,25 +93,24 @@ class Grant:
 
 
 class AuthService:
-    """Issues and checks tokens for the home's one client, whose identity is its own."""
+    """Issues and checks tokens for the home's clients, each of which is an identity of its own."""
 
-    def __init__(self, client: Client, static_token: str, database: Database) -> None:
-        self._client = client
-        self._static_token = static_token
-        self._key = bytes.fromhex(client.signing_key)
+    def __init__(self, signing_key: str, identities: Identities, database: Database) -> None:
+        self._identities = identities
+        self._key = bytes.fromhex(signing_key)
         self._database = database
         database.create(SCHEMA)
-        self.identity = Identity(
-            id=client.client_id, username=f"{client.client_id}@clients.auth.globus.org", email=None
-        )
+        self.identity = identities.own.identity
 
     # -- tokens --------------------------------------------------------------------------------
 
-    def issue(self, server: str, scopes: Iterable[str], kind: str = "access") -> str:
+    def issue(
+        self, server: str, scopes: Iterable[str], kind: str = "access", subject: str | None = None
+    ) -> str:
         now = int(time.time())
         lifetime = ACCESS_LIFETIME if kind == "access" else REFRESH_LIFETIME
         claims = {
-            "sub": self._client.client_id,
+            "sub": subject or self.identity.id,
             "srv": server,
             "scp": " ".join(scopes),
             "typ": kind,
@@ -130,9 +129,9 @@ class AuthService:
 
     def read(self, token: str, kind: str = "access") -> Grant | None:
         """What a token of this home grants; None for any other, expired or revoked text."""
-        if kind == "access" and hmac.compare_digest(token.encode(), self._static_token.encode()):
+        if kind == "access" and (owner := self._identities.with_token(token)) is not None:
             far = int(time.time()) + ACCESS_LIFETIME
-            return Grant(self._client.client_id, "", "", kind, STATIC, 0, far)
+            return Grant(owner.id, "", "", kind, STATIC, 0, far)
         body, _, signature = token.partition(".")
         if not hmac.compare_digest(self._sign(body.encode()).encode(), signature.encode()):
             return None
@@ -160,23 +159,24 @@ class AuthService:
     def identify(self, authorization: str | None) -> Identity | None:
         """Who sends this ``Authorization`` header; None when it holds no valid bearer token."""
         scheme, _, token = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or self.read(token.strip()) is None:
+        if scheme.lower() != "bearer":
             return None
-        return self.identity
+        held = self.read(token.strip())
+        known = self._identities.get(held.subject) if held is not None else None
+        return known.identity if known is not None else None
 
-    def is_client(self, authorization: str | None, form: dict[str, str]) -> bool:
-        """Whether a request carries the client's id and secret, in its header or its form."""
+    def client(self, authorization: str | None, form: dict[str, str]) -> Identity | None:
+        """Whose id and secret a request carries, in its header or its form."""
         name, secret = form.get("client_id", ""), form.get("client_secret", "")
         scheme, _, encoded = (authorization or "").partition(" ")
         if scheme.lower() == "basic":
             try:
                 name, _, secret = base64.b64decode(encoded).decode().partition(":")
             except (binascii.Error, UnicodeDecodeError):
-                return False
+                return None
             name, secret = unquote(name), unquote(secret)
-        same_name = hmac.compare_digest(name.encode(), self._client.client_id.encode())
-        same_secret = hmac.compare_digest(secret.encode(), self._client.client_secret.encode())
-        return same_name and same_secret
+        known = self._identities.with_secret(name, secret)
+        return known.identity if known is not None else None
 
     # -- routes --------------------------------------------------------------------------------
 
@@ -187,25 +187,27 @@ class AuthService:
             Route("/v2/oauth2/token/revoke", self._revoke, methods=["POST"]),
             Route("/v2/oauth2/token/validate", self._validate, methods=["POST"]),
             Route("/v2/oauth2/userinfo", self._userinfo, methods=["GET", "POST"]),
-            Route("/v2/api/identities", self._identities, methods=["GET"]),
+            Route("/v2/api/identities", self._identities_route, methods=["GET"]),
+            Route("/v2/api/identities/{identity_id}", self._identity_route, methods=["GET"]),
             Route("/v2/api/identities/{identity_id}/consents", self._consents, methods=["GET"]),
         ]
 
     async def _token(self, request: Request) -> Response:
         form = await _form(request)
-        if not self.is_client(request.headers.get("authorization"), form):
+        client = self.client(request.headers.get("authorization"), form)
+        if client is None:
             return JSONResponse({"error": "invalid_client"}, 401)
         grant_type = form.get("grant_type")
         if grant_type == "client_credentials":
-            return JSONResponse(self._grant(split_scopes(form.get("scope", ""))))
+            return JSONResponse(self._grant(client.id, split_scopes(form.get("scope", ""))))
         if grant_type == "refresh_token":
             held = self.read(form.get("refresh_token", ""), "refresh")
-            if held is None:
+            if held is None or held.subject != client.id:
                 return JSONResponse({"error": "invalid_grant"}, 400)
-            return JSONResponse(self._grant(held.scopes.split()))
+            return JSONResponse(self._grant(client.id, split_scopes(held.scopes)))
         return JSONResponse({"error": "unsupported_grant_type"}, 400)
 
-    def _grant(self, scopes: list[str]) -> dict[str, Any]:
+    def _grant(self, subject: str, scopes: list[str]) -> dict[str, Any]:
         by_server: dict[str, list[str]] = defaultdict(list)
         for scope in scopes:
             by_server[resource_server(scope)].append(scope)
@@ -213,8 +215,8 @@ class AuthService:
             by_server["auth.globus.org"] = ["openid"]
         tokens: list[dict[str, Any]] = [
             {
-                "access_token": self.issue(server, held),
-                "refresh_token": self.issue(server, held, "refresh"),
+                "access_token": self.issue(server, held, subject=subject),
+                "refresh_token": self.issue(server, held, "refresh", subject),
                 "expires_in": ACCESS_LIFETIME,
                 "resource_server": server,
                 "scope": " ".join(held),
@@ -227,16 +229,18 @@ class AuthService:
 
     async def _introspect(self, request: Request) -> Response:
         form = await _form(request)
-        held = self.read(form.get("token", ""))
-        if held is None:
+        token = form.get("token", "")
+        held = self.read(token) or self.read(token, "refresh")
+        known = self._identities.get(held.subject) if held is not None else None
+        if held is None or known is None:
             return JSONResponse({"active": False})
         answer: dict[str, Any] = {
             "active": True,
-            "client_id": self._client.client_id,
+            "client_id": held.subject,
             "sub": held.subject,
-            "username": self.identity.username,
-            "name": "Local Globus",
-            "email": None,
+            "username": known.username,
+            "name": _display_name(known.identity),
+            "email": known.email,
             "scope": held.scopes,
             "aud": [held.server] if held.server else [],
             "iss": "https://auth.globus.org",
@@ -264,40 +268,57 @@ class AuthService:
         return JSONResponse({"active": self.read(form.get("token", "")) is not None})
 
     async def _userinfo(self, request: Request) -> Response:
-        identity = self.identity
+        identity: Identity = request.state.identity
         return JSONResponse(
             {
                 "sub": identity.id,
                 "preferred_username": identity.username,
-                "name": "Local Globus",
+                "name": _display_name(identity),
                 "email": identity.email,
                 "identity_provider": str(uuid.UUID(int=0)),
                 "identity_set": [{"sub": identity.id, "username": identity.username}],
             }
         )
 
-    async def _identities(self, request: Request) -> Response:
+    async def _identities_route(self, request: Request) -> Response:
         wanted = ",".join(
             filter(None, (request.query_params.get("ids"), request.query_params.get("usernames")))
         ).split(",")
-        known = {self.identity.id, self.identity.username}
-        found = [self._identity_document()] if known & set(wanted) else []
+        found = [
+            _identity_document(known.identity)
+            for known in self._identities.all()
+            if {known.id, known.username} & set(wanted)
+        ]
         return JSONResponse({"identities": found})
 
-    def _identity_document(self) -> dict[str, Any]:
-        return {
-            "id": self.identity.id,
-            "username": self.identity.username,
-            "name": "Local Globus",
-            "email": self.identity.email,
-            "organization": None,
-            "identity_provider": str(uuid.UUID(int=0)),
-            "identity_type": "login",
-            "status": "used",
-        }
+    async def _identity_route(self, request: Request) -> Response:
+        known = self._identities.get(request.path_params["identity_id"])
+        if known is None:
+            return JSONResponse(
+                {"errors": [{"status": "404", "code": "NOT_FOUND", "title": "No such identity"}]},
+                404,
+            )
+        return JSONResponse({"identity": _identity_document(known.identity)})
 
     async def _consents(self, request: Request) -> Response:
         return JSONResponse({"consents": []})
+
+
+def _display_name(identity: Identity) -> str:
+    return identity.username.partition("@")[0]
+
+
+def _identity_document(identity: Identity) -> dict[str, Any]:
+    return {
+        "id": identity.id,
+        "username": identity.username,
+        "name": _display_name(identity),
+        "email": identity.email,
+        "organization": None,
+        "identity_provider": str(uuid.UUID(int=0)),
+        "identity_type": "login",
+        "status": "used",
+    }
 
 
 async def _form(request: Request) -> dict[str, str]:

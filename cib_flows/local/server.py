@@ -39,6 +39,7 @@ from cib_flows.local.endpoint_files import install_endpoint
 from cib_flows.local.faults import Faults, Unruly
 from cib_flows.local.flows import FlowsService
 from cib_flows.local.home import Home, ServerRecord
+from cib_flows.local.identities import Identities
 from cib_flows.local.transfer.provider import transfer_providers
 from cib_flows.local.transfer.routes import transfer_routes
 from cib_flows.local.transfer.service import TransferService
@@ -101,7 +102,7 @@ class Guard:
         identity = self._auth.identify(authorization)
         if identity is None and request.url.path in _CLIENT_PATHS:
             # These accept the client's own id and secret in place of a token.
-            identity = self._auth.identity if self._auth.is_client(authorization, {}) else None
+            identity = self._auth.client(authorization, {})
         if identity is None and request.url.path not in _OPEN_PATHS:
             return _refusal(
                 401,
@@ -132,7 +133,7 @@ class LocalGlobus:
         client = home.prepare()
         install_endpoint(home, home.write_site())
         self.database = Database(home.database_path)
-        self.auth = AuthService(client, home.token(), self.database)
+        self.auth = AuthService(client.signing_key, Identities.of_home(home), self.database)
         self.broker = Broker()
         self.amqp = AmqpServer(self.broker, user=client.client_id, password=client.queue_password)
         address = home.broker_url()

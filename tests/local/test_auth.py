@@ -5,11 +5,13 @@ from pathlib import Path
 import globus_sdk
 import pytest
 import requests
-from globus_sdk import ConfidentialAppAuthClient
+from globus_sdk import ClientApp, ConfidentialAppAuthClient, GlobusAppConfig
 
+from cib_flows.errors import NotFoundError, UsageError
 from cib_flows.local.auth import AuthService, resource_server, split_scopes
 from cib_flows.local.database import Database
 from cib_flows.local.home import Home
+from cib_flows.local.identities import Identities, KnownIdentity
 
 from .conftest import LocalGlobus
 
@@ -118,10 +120,66 @@ def test_identities_are_found_by_id_and_by_name(local_globus: LocalGlobus) -> No
 def test_tokens_outlive_the_server_but_not_the_home(tmp_path: Path) -> None:
     def service(name: str) -> AuthService:
         home = Home(tmp_path / name)
-        return AuthService(home.prepare(), home.token(), Database(tmp_path / f"{name}.db"))
+        key = home.prepare().signing_key
+        return AuthService(key, Identities.of_home(home), Database(tmp_path / f"{name}.db"))
 
     token = service("one").issue("funcx_service", [COMPUTE])
     assert service("one").read(token) is not None
     assert service("other").read(token) is None
     assert service("one").read(token + "x") is None
     assert service("one").read(token, "refresh") is None
+
+
+@pytest.fixture
+def alice(local_globus: LocalGlobus) -> KnownIdentity:
+    return Identities.of_home(local_globus.home).add("alice@example.org")
+
+
+def test_a_declared_identity_acts_as_itself(
+    local_globus: LocalGlobus, alice: KnownIdentity
+) -> None:
+    app = ClientApp(
+        "alice",
+        client_id=alice.id,
+        client_secret=alice.secret,
+        config=GlobusAppConfig(token_storage="memory"),
+    )
+    found = globus_sdk.AuthClient(app=app).userinfo()
+    assert (found["sub"], found["preferred_username"]) == (alice.id, "alice@example.org")
+    flows = globus_sdk.FlowsClient(app=app)
+    flow = flows.create_flow(
+        "hers", {"StartAt": "A", "States": {"A": {"Type": "Pass", "End": True}}}, {}
+    )
+    assert flow["flow_owner"] == f"urn:globus:auth:identity:{alice.id}"
+    with pytest.raises(globus_sdk.FlowsAPIError) as refused:
+        local_globus.flows.get_flow(flow["id"])
+    assert refused.value.http_status in (403, 404)
+
+
+def test_a_ready_made_token_is_its_owners(local_globus: LocalGlobus, alice: KnownIdentity) -> None:
+    client = globus_sdk.AuthClient(authorizer=globus_sdk.AccessTokenAuthorizer(alice.token))
+    assert client.userinfo()["sub"] == alice.id
+
+
+def test_refresh_tokens_are_good_for_their_client_only(
+    local_globus: LocalGlobus, auth_client: ConfidentialAppAuthClient, alice: KnownIdentity
+) -> None:
+    first = auth_client.oauth2_client_credentials_tokens(requested_scopes=[COMPUTE])
+    assert auth_client.oauth2_token_introspect(first["refresh_token"])["active"]
+    hers = ConfidentialAppAuthClient(alice.id, alice.secret)
+    with pytest.raises(globus_sdk.AuthAPIError):
+        hers.oauth2_refresh_token(first["refresh_token"])
+    auth_client.oauth2_revoke_token(first["refresh_token"])
+    with pytest.raises(globus_sdk.AuthAPIError):
+        auth_client.oauth2_refresh_token(first["refresh_token"])
+
+
+def test_the_same_name_is_the_same_identity(
+    local_globus: LocalGlobus, alice: KnownIdentity
+) -> None:
+    identities = Identities.of_home(local_globus.home)
+    assert identities.add("alice@example.org") == alice
+    with pytest.raises(UsageError, match="user name"):
+        identities.add("not a name")
+    with pytest.raises(NotFoundError, match="identity add bob"):
+        identities.named("bob")

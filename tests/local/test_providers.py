@@ -15,7 +15,6 @@ import pytest
 
 from cib_flows.local.actions import ActionProvider, ActionRefused, ActionRequest, ActionStatus
 from cib_flows.local.amqp.broker import Broker
-from cib_flows.local.auth import AuthService
 from cib_flows.local.compute import wire
 from cib_flows.local.compute.couriers import EmbeddedCourier
 from cib_flows.local.compute.engines import ConfigurationRefused, EngineTask
@@ -23,6 +22,7 @@ from cib_flows.local.compute.provider import ComputeProvider
 from cib_flows.local.compute.service import ComputeService
 from cib_flows.local.database import Database
 from cib_flows.local.home import Home
+from cib_flows.local.identities import Identities
 from cib_flows.local.transfer.provider import transfer_providers
 from cib_flows.local.transfer.service import TransferService
 
@@ -82,7 +82,7 @@ class Services:
         self.home = home
         self.staging_id = client.staging_collection_id
         self.database = Database(home.database_path)
-        self.identity = AuthService(client, home.token(), self.database).identity
+        self.identity = Identities.of_home(home).own.identity
         broker = Broker()
         self.compute = ComputeService(
             self.database,

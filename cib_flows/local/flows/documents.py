@@ -75,7 +75,7 @@ def run_document(
         "monitor_by": monitors,
         "user_role": user_roles[0],
         "user_roles": user_roles,
-        "blocking_web_input_id": None,
+        "blocking_web_input_id": run.web_input_id,
     }
     if flow is not None:
         document["flow_description"] = {

@@ -12,29 +12,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cib_flows.local.actions import (
-    ActionProvider,
-    ActionRefused,
-    ActionRequest,
-    ActionStatus,
-    Identity,
-)
+from cib_flows.local.actions import ActionProvider, ActionStatus, Identity
 from cib_flows.local.database import DiskFull
 
 from . import states
 from .entries import completed, started, state_failed
 from .errors import StateError
-from .providers import action_url, normal_url, run_as
+from .provider_calls import PROVIDER_PATIENCE, ProviderCalls
+from .providers import run_as
+from .question import question_of
 from .states import Finished
 from .store import LogEntry, Run, Store
+from .web_inputs import WebInputs
 
 __all__ = ["Interpreter"]
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_WAIT_TIME = 300
-# How long a provider may take to answer a status or cancel request.
-PROVIDER_PATIENCE = 10.0
 # A flow may loop for ever; after this many states in a row without waiting it is slowed down.
 QUICK_STATES = 1000
 SLOW_DOWN = 0.05
@@ -44,13 +39,8 @@ FULL_DISK_PAUSE = 1.0
 @dataclass
 class _Running:
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: bool = False
     task: asyncio.Task[None] | None = None
-
-
-class _TookTooLong(Exception):
-    def __init__(self, status: ActionStatus) -> None:
-        super().__init__(status.action_id)
-        self.status = status
 
 
 class Interpreter:
@@ -59,17 +49,21 @@ class Interpreter:
     :param providers: by their ActionUrl
     """
 
-    def __init__(self, store: Store, providers: Mapping[str, ActionProvider]) -> None:
+    def __init__(
+        self, store: Store, web_inputs: WebInputs, providers: Mapping[str, ActionProvider]
+    ) -> None:
         self._store = store
-        self._providers = {normal_url(url): provider for url, provider in providers.items()}
+        self._web_inputs = web_inputs
+        self._calls = ProviderCalls(providers)
         self._running: dict[str, _Running] = {}
 
     def knows(self, url: str) -> bool:
         """Whether a provider answers at ``url``."""
-        return normal_url(url) in self._providers
+        return self._calls.knows(url)
 
     async def start(self) -> None:
         """Take up every run that was ACTIVE."""
+        self._web_inputs.close_ended()
         for run_id in self._store.active_runs():
             self.launch(run_id)
 
@@ -110,6 +104,8 @@ class Interpreter:
         try:
             while not await self._moved(run_id, running):
                 await asyncio.sleep(FULL_DISK_PAUSE)
+            if running.asked:
+                self._web_inputs.close_ended()
         except Exception:
             # Not even the failure could be stored: the run stays ACTIVE, and the next start goes on.
             logger.exception("run %s: its state could not be stored", run_id)
@@ -156,7 +152,7 @@ class Interpreter:
             except StateError as error:
                 if not self._catch(run, state, error):
                     return
-            waited = state["Type"] in ("Action", "Wait")
+            waited = state["Type"] in ("Action", "Wait", "AwaitWebInput")
             quick = 0 if waited or run.step == began else quick + 1
             await asyncio.sleep(SLOW_DOWN if quick > QUICK_STATES else 0)
 
@@ -173,6 +169,11 @@ class Interpreter:
             return await self._wait(run, state, running)
         if kind == "Action":
             return await self._act(run, state, running)
+        if kind == "CreateWebInput":
+            running.asked = True
+            return self._ask(run, state)
+        if kind == "AwaitWebInput":
+            return await self._await_answer(run, state, running)
         finished = states.run_at_once(state, run.document, run.context)
         if finished is None:
             raise StateError("States.Runtime", f"States of type {kind} are not supported.")
@@ -194,6 +195,45 @@ class Interpreter:
                 pass
         return self._complete(run, state, Finished(run.document, state.get("Next"), {}, {}))
 
+    def _ask(self, run: Run, state: Mapping[str, Any]) -> bool:
+        body, shown, warnings = states.action_body(state, run.document, run.context)
+        # The same again after a crash, so that nobody is asked twice.
+        web_input_id = str(uuid.uuid5(uuid.UUID(run.id), f"web input {run.step}"))
+        question = question_of(body, web_input_id, run.identity.urn)
+        self._web_inputs.ask(web_input_id, run.id, run.flow_id, run.identity.urn, question)
+        finished = states.finish_web_input(
+            state,
+            run.document,
+            {"web_input_id": web_input_id},
+            shown,
+            [*warnings, *question.readings],
+        )
+        return self._complete(run, state, finished, entering=True)
+
+    async def _await_answer(self, run: Run, state: Mapping[str, Any], running: _Running) -> bool:
+        body, shown, warnings = states.action_body(state, run.document, run.context)
+        web_input_id = str(body.get("web_input_id"))
+        asked = self._web_inputs.get(web_input_id)
+        if asked is None or asked.run_id != run.id:
+            raise StateError("States.Runtime", f"This run has no web input {web_input_id!r}.")
+        running.asked = True
+        if run.pending is None:
+            run.pending = {"web_input_id": web_input_id}
+            self._store.save_run(run, [started(run, state, shown, warnings)])
+        asked = await self._web_inputs.closed(web_input_id, running.cancelled)
+        if asked is None:
+            return True
+        if asked.option_id is None:
+            raise StateError(
+                "Flows.WebInputExpired",
+                f"Nobody answered the web input {web_input_id} within"
+                f" {self._web_inputs.lifetime:.0f} seconds.",
+            )
+        result = {"web_input_id": web_input_id, "response": asked.answer}
+        return self._complete(
+            run, state, states.finish_web_input(state, run.document, result, shown, [])
+        )
+
     async def _act(self, run: Run, state: Mapping[str, Any], running: _Running) -> bool:
         body, shown, warnings = states.action_body(state, run.document, run.context)
         identity = self._identity(run, state)
@@ -206,7 +246,15 @@ class Interpreter:
                 "deadline": time.time() + state.get("WaitTime", DEFAULT_WAIT_TIME),
             }
             self._store.save_run(run, [started(run, state, shown, warnings)])
-        status = await self._action_status(run, state, body, identity, running, resumed)
+        status = await self._calls.status(
+            run,
+            state,
+            body,
+            identity,
+            running.cancelled,
+            lambda: self._store.save_run(run, []),
+            resumed,
+        )
         if status is None:
             return True
         if status.status == "INACTIVE":
@@ -214,85 +262,6 @@ class Interpreter:
             return False
         result = states.action_result(run.state_name, status, identity)
         return self._complete(run, state, states.finish_action(state, run.document, result, shown))
-
-    async def _action_status(
-        self,
-        run: Run,
-        state: Mapping[str, Any],
-        body: dict[str, Any],
-        identity: Identity,
-        running: _Running,
-        resumed: bool,
-    ) -> ActionStatus | None:
-        """The action's status when it is no longer ACTIVE; None when the run was cancelled
-        meanwhile.
-
-        :raises StateError: ``ActionUnableToRun`` or ``ActionTimeout``
-        """
-        pending = run.pending or {}
-        url = action_url(state)
-        provider = self._providers.get(normal_url(url))
-        if provider is None:
-            raise StateError(
-                "ActionUnableToRun", f"No action provider answers at {url} in the local Globus."
-            )
-        try:
-            if pending["action_id"] is None:
-                status = await provider.run(ActionRequest(pending["request_id"], body, identity))
-                if status.status == "ACTIVE":
-                    pending["action_id"] = status.action_id
-                    self._store.save_run(run, [])
-            elif resumed:
-                status = await provider.status(pending["action_id"])
-            if status.status != "ACTIVE":
-                return status
-            return await self._await_action(provider, status, pending["deadline"], running)
-        except ActionRefused as refusal:
-            raise StateError(
-                "ActionUnableToRun", {"status_code": refusal.status_code, **refusal.body}
-            ) from refusal
-        except _TookTooLong as late:
-            raise StateError(
-                "ActionTimeout", states.action_result(run.state_name, late.status, identity)
-            ) from late
-        except DiskFull:
-            raise
-        except Exception as error:
-            logger.exception("run %s: the provider at %s failed", run.id, url)
-            raise StateError(
-                "ActionUnableToRun",
-                f"The action provider at {url} failed: {error or type(error).__name__}",
-            ) from error
-
-    async def _await_action(
-        self, provider: ActionProvider, status: ActionStatus, deadline: float, running: _Running
-    ) -> ActionStatus | None:
-        action = asyncio.ensure_future(provider.wait(status.action_id))
-        cancelled = asyncio.ensure_future(running.cancelled.wait())
-        try:
-            await asyncio.wait(
-                {action, cancelled},
-                timeout=max(0.0, deadline - time.time()),
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            if action.done():
-                return action.result()
-            if cancelled.done():
-                return None
-        finally:
-            # Only the waiting ends here: an action that took too long is left alone.
-            action.cancel()
-            cancelled.cancel()
-        raise _TookTooLong(await self._last_poll(provider, status))
-
-    async def _last_poll(self, provider: ActionProvider, status: ActionStatus) -> ActionStatus:
-        try:
-            return await asyncio.wait_for(provider.status(status.action_id), PROVIDER_PATIENCE)
-        except Exception:
-            logger.warning(
-                "action %s: no status after its wait time", status.action_id, exc_info=True
-            )
-            return status
 
     def _identity(self, run: Run, state: Mapping[str, Any]) -> Identity:
         if run_as(state) == "Flow":
@@ -399,16 +368,6 @@ class Interpreter:
         self._store.rest_run(run, outcome, entry)
 
     async def _end_cancelled(self, run: Run) -> None:
-        action_id = (run.pending or {}).get("action_id")
-        state = run.definition["States"][run.state_name]
-        if action_id is not None:
-            provider = self._providers.get(normal_url(action_url(state)))
-            try:
-                if provider is not None:
-                    await asyncio.wait_for(provider.cancel(action_id), PROVIDER_PATIENCE)
-            except Exception:
-                logger.warning(
-                    "run %s: action %s could not be cancelled", run.id, action_id, exc_info=True
-                )
+        await self._calls.cancel(run, run.definition["States"][run.state_name])
         entry = LogEntry("FlowCanceled", "The Flow Instance was canceled by the user", {})
         self._store.end_run(run, "FAILED", entry.document(), [entry])

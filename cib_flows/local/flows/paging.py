@@ -35,16 +35,16 @@ def place(query: Mapping[str, str]) -> int | None:
     )
 
 
-def limit(query: Mapping[str, str], default: int) -> int:
-    """The query's ``limit``, from 1 to 100.
+def limit(query: Mapping[str, str], default: int, name: str = "limit") -> int:
+    """The query's ``limit``, or what it is called, from 1 to 100.
 
     :raises Refusal: 422 otherwise
     """
-    text = query.get("limit", str(default))
+    text = query.get(name, str(default))
     if text.isdecimal() and 1 <= int(text) <= 100:
         return int(text)
     problem = {
-        "loc": ["limit"],
+        "loc": [name],
         "msg": "an integer from 1 to 100 is expected",
         "type": "value_error",
     }

@@ -81,7 +81,19 @@ def flow_routes(service: FlowsService) -> list[Route]:
     async def release_run(request: Request) -> Answer:
         return service.release_run(_identity(request), _id(request))
 
+    async def list_web_inputs(request: Request) -> Answer:
+        return service.web_inputs.page(_identity(request), request.query_params)
+
+    async def get_web_input(request: Request) -> Answer:
+        return service.web_inputs.get(_identity(request), _id(request))
+
+    async def respond_to_web_input(request: Request) -> Answer:
+        return service.web_inputs.respond(_identity(request), _id(request), await _body(request))
+
     return [
+        _route("GET", "/web_inputs", list_web_inputs),
+        _route("GET", "/web_inputs/{id}", get_web_input),
+        _route("POST", "/web_inputs/{id}/respond", respond_to_web_input),
         _route("POST", "/flows", create_flow, status=201),
         _route("GET", "/flows", list_flows),
         _route("POST", "/flows/validate", validate_flow),

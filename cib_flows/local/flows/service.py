@@ -18,6 +18,8 @@ from .interpreter import Interpreter
 from .parameters import without_private
 from .providers import action_url, given_scope, handler_problem, run_as, scope
 from .store import ENDED, Flow, LogEntry, Run, RunSummary, Store, now_text
+from .web_input_requests import WebInputRequests
+from .web_inputs import LIFETIME, WebInputs
 
 __all__ = ["FlowsService"]
 
@@ -42,13 +44,20 @@ class FlowsService:
 
     :param providers: action providers by their production ActionUrl
     :param base_url: where the service answers, for the URLs in flow documents
+    :param web_input_lifetime: seconds for which people may answer a run's question
     """
 
     def __init__(
-        self, database: Database, providers: Mapping[str, ActionProvider], base_url: str
+        self,
+        database: Database,
+        providers: Mapping[str, ActionProvider],
+        base_url: str,
+        web_input_lifetime: float = LIFETIME,
     ) -> None:
         self._store = Store(database)
-        self._interpreter = Interpreter(self._store, providers)
+        self._web_inputs = WebInputs(database, web_input_lifetime)
+        self._interpreter = Interpreter(self._store, self._web_inputs, providers)
+        self.web_inputs = WebInputRequests(self._web_inputs, self._store, self._run_roles)
         self._urls = sorted(providers)
         self._base_url = base_url.rstrip("/")
 
@@ -284,6 +293,7 @@ class FlowsService:
         run = self._run(identity, run_id, "MANAGE")
         _require_status(run, set(ENDED))
         document = self._run_document(run, identity)
+        self._web_inputs.forget(run.id)
         self._store.delete_run(run.id)
         return document
 

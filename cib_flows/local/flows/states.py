@@ -24,6 +24,7 @@ __all__ = [
     "failure",
     "finish_action",
     "finish_caught",
+    "finish_web_input",
     "run_at_once",
     "sentence",
     "shown",
@@ -217,7 +218,8 @@ def action_body(state: State, document: Document, context: Context) -> tuple[Any
             f"An action's input must be an object; {state['InputPath']} gives"
             f" {type(body).__name__}.",
         )
-    warnings = _expression_warnings(state)
+    # The official examples evaluate expressions in web inputs.
+    warnings = _expression_warnings(state) if state["Type"] == "Action" else []
     if state.get("RunAs", "User") not in ("User", "Flow"):
         warnings.append(
             f"RunAs {state['RunAs']!r} is not supported here; the action ran as the run's owner."
@@ -250,6 +252,13 @@ def finish_action(
     return _finish(state, document, result, shown_input, parameters.without_private(result), [])
 
 
+def finish_web_input(
+    state: State, document: Document, result: dict[str, Any], shown_input: Any, warnings: list[str]
+) -> Finished:
+    """Store what a web input state has found."""
+    return _finish(state, document, result, shown_input, result, warnings)
+
+
 def catcher_for(state: State, error: StateError) -> Mapping[str, Any] | None:
     """The first catcher of ``state`` that takes ``error``."""
     if error.error in UNCATCHABLE:
@@ -270,6 +279,8 @@ def error_warnings(state: State, error: StateError) -> list[str]:
             " was taken. Write"
             " it into the state."
         ]
+    if error.error == "Flows.WebInputExpired":
+        return ["How long a web input stays open is not documented; 30 days are taken by default."]
     return []
 
 

@@ -58,7 +58,9 @@ CREATE TABLE IF NOT EXISTS run_log (
     PRIMARY KEY (run_id, n)
 ) WITHOUT ROWID;
 """
-SUMMARY = "n, run_id, flow_id, owner, status, start_time, completion_time, outcome, submission"
+SUMMARY = (
+    "n, run_id, flow_id, owner, status, start_time, completion_time, outcome, submission, pending"
+)
 
 
 def now_text() -> str:
@@ -103,7 +105,8 @@ class LogEntry:
 @dataclass
 class RunSummary:
     """A run as lists show it. ``submission`` holds label, tags, roles and the flow's title;
-    ``outcome`` the details of a run that ended or is inactive."""
+    ``outcome`` the details of a run that ended or is inactive; ``web_input_id`` names the question
+    that it waits for."""
 
     n: int
     id: str
@@ -114,6 +117,7 @@ class RunSummary:
     completion_time: str | None
     outcome: dict[str, Any] | None
     submission: dict[str, Any]
+    web_input_id: str | None = None
 
 
 @dataclass
@@ -121,7 +125,8 @@ class Run:
     """A run as the interpreter moves it: where it is, with which document, and what it waits for.
 
     ``step`` counts the states entered. ``pending`` is what the present state has begun:
-    ``request_id``, ``action_id`` and ``deadline`` of an Action, or ``until`` of a Wait.
+    ``request_id``, ``action_id`` and ``deadline`` of an Action, ``until`` of a Wait, or the
+    ``web_input_id`` that an answer is awaited for.
     """
 
     id: str
@@ -387,4 +392,5 @@ def _summary(row: sqlite3.Row) -> RunSummary:
         completion_time=row["completion_time"],
         outcome=None if row["outcome"] is None else json.loads(row["outcome"]),
         submission=json.loads(row["submission"]),
+        web_input_id=json.loads(row["pending"] or "{}").get("web_input_id"),
     )
