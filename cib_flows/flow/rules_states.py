@@ -72,7 +72,10 @@ def _pass_remarks(state: State, place: Place) -> Iterator[Remark]:
             f"Which of {' and '.join(given)} counts is not documented.",
             "Keep one of them.",
         )
-    if given == ["InputPath"] and state.get("ResultPath", "$") != "$":
+    result = state.get("ResultPath", "$")
+    # What is replaced by the result is gone either way.
+    stays = result != "$" and not f"{state.get('InputPath')}.".startswith(f"{result}.")
+    if given == ["InputPath"] and stays:
         yield remark(
             "input-path-may-vanish",
             (*place, "InputPath"),
@@ -213,7 +216,8 @@ def _expression_remarks(kind: str, template: Any, place: Place) -> Iterator[Rema
     for key, item in template.items():
         here = (*place, key)
         if key.endswith(".="):
-            if kind != "ExpressionEval":
+            # The official examples evaluate expressions in web inputs too.
+            if kind in ("Action", "Pass"):
                 yield remark(
                     "expression-outside-eval",
                     here,

@@ -114,14 +114,14 @@ async def _authenticate(request: Request, answer: Callable[[Request], Any]) -> R
 class FlowsServer:
     """The service behind a real socket; tokens are the names of their bearers."""
 
-    def __init__(self, database: Path | str, providers: Mapping[str, Any]) -> None:
+    def __init__(self, database: Path | str, providers: Mapping[str, Any], **options: Any) -> None:
         # With the protocol named, asyncio switches off the delay that would cost each answer 40 ms.
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.bind(("127.0.0.1", 0))
         self._socket.listen(256)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self._database = Database(database)
-        self.service = FlowsService(self._database, providers, self.url)
+        self.service = FlowsService(self._database, providers, self.url, **options)
         self.loop: asyncio.AbstractEventLoop | None = None
         ready = threading.Event()
 
@@ -214,8 +214,10 @@ def one_state(state: Mapping[str, Any], **others: Mapping[str, Any]) -> dict[str
 
 
 @contextlib.contextmanager
-def serving(database: Path | str, providers: Mapping[str, Any]) -> Iterator[FlowsServer]:
-    server = FlowsServer(database, providers)
+def serving(
+    database: Path | str, providers: Mapping[str, Any], **options: Any
+) -> Iterator[FlowsServer]:
+    server = FlowsServer(database, providers, **options)
     try:
         yield server
     finally:
