@@ -10,9 +10,11 @@ from typing import Any
 
 import globus_sdk
 import pytest
+from globus_sdk import AccessTokenAuthorizer
 from globus_sdk.testing import get_response_set
 
 from cib_flows.local import control
+from cib_flows.local.identities import Identities
 
 from .conftest import JSON_DATA, LocalGlobus, pack, until, value
 
@@ -377,3 +379,33 @@ def test_the_schema_follows_the_sites_root(own_globus: Callable[..., LocalGlobus
             lambda uri=wrong: again.submit(function_id, user_endpoint_config={"container_uri": uri})  # type: ignore[misc]
         )
         assert refusal.http_status == 422
+
+
+# -- several identities ---------------------------------------------------------------------------
+
+
+def test_tasks_and_functions_are_their_owners(local_globus: LocalGlobus) -> None:
+    alice = Identities.of_home(local_globus.home).add("alice@example.org")
+    hers_v2 = globus_sdk.ComputeClientV2(authorizer=AccessTokenAuthorizer(alice.token))
+    hers_v3 = globus_sdk.ComputeClientV3(authorizer=AccessTokenAuthorizer(alice.token))
+    function_id = local_globus.register(ECHO)
+    (task_id,) = local_globus.submit(function_id, "mine")
+    local_globus.finished(task_id)
+    group = {
+        "tasks": {function_id: [pack(["hers"], {})]},
+        "user_endpoint_config": {"profile": "control"},
+    }
+    answer = hers_v3.submit(local_globus.endpoint_id, group)
+    (her_task,) = answer["tasks"][function_id]
+    for ask in (
+        lambda: hers_v2.get_task(task_id),
+        lambda: hers_v2.get_task_batch([task_id]),
+        lambda: hers_v2.delete_function(function_id),
+        lambda: local_globus.compute_v2.get_task(her_task),
+        lambda: local_globus.compute_v2.get_task_group(answer["task_group_id"]),
+        lambda: local_globus.compute_v3.submit(
+            local_globus.endpoint_id, {**group, "task_group_id": answer["task_group_id"]}
+        ),
+    ):
+        assert refused(ask).http_status == 403
+    assert hers_v2.get_task_group(answer["task_group_id"])["tasks"][0]["id"] == her_task

@@ -40,6 +40,7 @@ class _User:
     endpoint_id: str
     config: dict[str, Any]
     runtime: dict[str, Any]
+    identity: Identity
     seen: float = 0.0
     period: float = 30.0
     active: bool = False
@@ -69,7 +70,6 @@ class DaemonEndpoints:
         self,
         store: EndpointStore,
         courier: Courier,
-        identity: Identity,
         on_result: Callable[[str, str], None],
         on_lost: Callable[[str, str], None],
         on_taken: Callable[[str, str], None],
@@ -77,7 +77,6 @@ class DaemonEndpoints:
     ) -> None:
         self.store = store
         self._courier = courier
-        self._identity = identity
         self._on_result = on_result
         self._on_lost = on_lost
         self._on_taken = on_taken
@@ -137,30 +136,38 @@ class DaemonEndpoints:
 
     # -- tasks ---------------------------------------------------------------------------------
 
-    def place(self, endpoint_id: str, config: Mapping[str, Any], runtime: Mapping[str, Any]) -> str:
-        """The id of the user endpoint for this configuration: the same for the same one."""
-        words = [endpoint_id, self._identity.id, configuration_key(config)]
-        found = str(uuid.uuid5(uuid.NAMESPACE_URL, "\n".join([*words, configuration_key(runtime)])))
+    def place(
+        self,
+        endpoint_id: str,
+        config: Mapping[str, Any],
+        runtime: Mapping[str, Any],
+        identity: Identity,
+    ) -> str:
+        """The id of an identity's user endpoint for this configuration: the same for the same."""
+        words = [endpoint_id, identity.id, configuration_key(config), configuration_key(runtime)]
+        found = str(uuid.uuid5(uuid.NAMESPACE_URL, "\n".join(words)))
         if found not in self._users:
-            self._users[found] = _User(found, endpoint_id, dict(config), dict(runtime))
+            self._users[found] = _User(found, endpoint_id, dict(config), dict(runtime), identity)
         return found
 
     def resume(
-        self, endpoint_id: str, config: Mapping[str, Any], runtime: Mapping[str, Any]
+        self,
+        endpoint_id: str,
+        config: Mapping[str, Any],
+        runtime: Mapping[str, Any],
+        identity: Identity,
     ) -> None:
         """Expect a user endpoint that was at work when the last server ended; it connects again."""
-        user = self._users[self.place(endpoint_id, config, runtime)]
+        user = self._users[self.place(endpoint_id, config, runtime, identity)]
         user.active, user.seen = True, time.monotonic()
 
-    async def ready(
-        self, endpoint_id: str, config: Mapping[str, Any], runtime: Mapping[str, Any]
-    ) -> None:
+    async def ready(self, place: str) -> None:
         """Have the user endpoint started. Raises :class:`ConfigurationRefused` when the endpoint
         says that it will not; returns without it when the endpoint is not there to be asked: tasks
         then wait."""
-        user = self._users[self.place(endpoint_id, config, runtime)]
+        user = self._users[place]
         await self._courier.open(user.queue)
-        if not self.online(endpoint_id):
+        if not self.online(user.endpoint_id):
             return
         # Each submission commands a start, as the web service does: the endpoint ignores what runs
         # already, and remembers it for one that is about to end.
@@ -223,7 +230,7 @@ class DaemonEndpoints:
             "result_queue_info": self._publishing(RESULTS, user.id),
             "heartbeat_queue_info": self._publishing(HEARTBEATS, user.id),
         }
-        identity = self._identity
+        identity = user.identity
         body = {
             "command": "cmd_start_endpoint",
             "args": [],

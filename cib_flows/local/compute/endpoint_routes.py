@@ -46,7 +46,7 @@ class _Handlers:
     # -- for daemons ---------------------------------------------------------------------------
 
     async def register(self, request: Request) -> Any:
-        return await self._register(str(uuid.uuid4()), await read_body(request))
+        return await self._register(request, str(uuid.uuid4()))
 
     async def update(self, request: Request) -> Any:
         endpoint_id = read_uuid(request.path_params["endpoint_id"], "endpoint_id")
@@ -59,9 +59,15 @@ class _Handlers:
             raise ComputeError(
                 423, "RESOURCE_LOCKED", f"Endpoint {endpoint_id} is locked; try again later"
             )
-        return await self._register(endpoint_id, await read_body(request))
+        self._check_owner(request, known)
+        return await self._register(request, endpoint_id)
 
-    async def _register(self, endpoint_id: str, body: dict[str, Any]) -> Any:
+    def _check_owner(self, request: Request, known: Registration | None) -> None:
+        if known is not None and known.owner != request.state.identity.id:
+            raise ComputeError(403, "FORBIDDEN", f"Endpoint {known.id} is somebody else's")
+
+    async def _register(self, request: Request, endpoint_id: str) -> Any:
+        body = await read_body(request)
         name = body.get("endpoint_name")
         if not isinstance(name, str) or not 0 < len(name) <= 128:
             raise ComputeError(
@@ -78,7 +84,7 @@ class _Handlers:
                     "Request payload failed validation: allowed_functions must be a list",
                 )
             body["allowed_functions"] = [read_uuid(item, "allowed_functions") for item in allowed]
-        owner = self._service.identity.id
+        owner = request.state.identity.id
         return await self._daemons.register(Registration(endpoint_id, owner, body))
 
     async def lock(self, request: Request) -> Any:
@@ -99,6 +105,7 @@ class _Handlers:
             raise ComputeError(
                 409, "RESOURCE_CONFLICT", "This endpoint is built into the local Globus."
             )
+        self._check_owner(request, found)
         return found
 
     # -- for users -----------------------------------------------------------------------------

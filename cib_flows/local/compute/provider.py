@@ -52,7 +52,7 @@ class ComputeProvider:
         started = self._service.store.action_of_request(request.request_id)
         if started is None:
             try:
-                submission = self._submission(request.body)
+                submission = replace(self._submission(request.body), owner=request.identity)
                 action_id = f"tg_{submission.task_group_id}"
                 await self._service.submit(submission, action=(action_id, request.request_id))
             except ComputeError as refusal:

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from cib_flows.local.actions import Identity
 from cib_flows.local.compute import wire
 from cib_flows.local.compute.endpoint_routes import endpoint_handlers
 from cib_flows.local.compute.requests import Handler, read_body, read_uuid
@@ -54,7 +55,10 @@ def _answering(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
 
 
 def submission_of(
-    endpoint_id: str, body: dict[str, Any], tasks: list[tuple[str, str]]
+    endpoint_id: str,
+    body: dict[str, Any],
+    tasks: list[tuple[str, str]],
+    owner: Identity | None = None,
 ) -> Submission:
     """A submission with the options that the v3 route and the action provider share, checked."""
     options: dict[str, Any] = {}
@@ -86,6 +90,7 @@ def submission_of(
         result_serializers=serializers,
         task_group_id=read_uuid(group_id, "task_group_id") if group_id is not None else None,
         create_queue=bool(body.get("create_queue", False)),
+        owner=owner,
     )
 
 
@@ -120,7 +125,11 @@ class _Handlers:
     # -- functions -----------------------------------------------------------------------------
 
     async def register_function(self, request: Request) -> Any:
-        return {"function_uuid": self._service.register_function(await read_body(request))}
+        return {
+            "function_uuid": self._service.register_function(
+                await read_body(request), request.state.identity
+            )
+        }
 
     async def get_function(self, request: Request) -> Any:
         function = self._service.function(request.path_params["function_id"])
@@ -134,6 +143,8 @@ class _Handlers:
 
     async def delete_function(self, request: Request) -> Any:
         function = self._service.function(request.path_params["function_id"])
+        if function.owner != request.state.identity.id:
+            raise ComputeError(403, "FORBIDDEN", f"Function {function.id} is somebody else's")
         self._service.store.delete_function(function.id)
         return {"result": 302}
 
@@ -152,7 +163,9 @@ class _Handlers:
                 "Request payload failed validation: tasks must map function ids to lists of strings",
             )
         tasks = [(name, payload) for name, payloads in listed.items() for payload in payloads]
-        submission = submission_of(request.path_params["endpoint_id"], body, tasks)
+        submission = submission_of(
+            request.path_params["endpoint_id"], body, tasks, request.state.identity
+        )
         submitted = await self._service.submit(submission)
         by_function: dict[str, list[str]] = {}
         for (name, _), task_id in zip(tasks, submitted.task_ids, strict=True):
@@ -186,7 +199,10 @@ class _Handlers:
             )
         options = {**body, "create_queue": body.get("create_websocket_queue", False)}
         submission = submission_of(
-            str(listed[0][1]), options, [(str(item[0]), item[2]) for item in listed]
+            str(listed[0][1]),
+            options,
+            [(str(item[0]), item[2]) for item in listed],
+            request.state.identity,
         )
         submitted = await self._service.submit(submission)
         return {
@@ -208,6 +224,7 @@ class _Handlers:
         task = self._service.store.task(task_id)
         if task is None:
             raise ComputeError(404, "TASK_NOT_FOUND", f"Task {task_id} could not be resolved")
+        self._service.check_group(task.group_id, request.state.identity)
         return task_document(task)
 
     async def batch_status(self, request: Request) -> Any:
@@ -215,10 +232,10 @@ class _Handlers:
         if not isinstance(wanted, list):
             raise ComputeError(400, "MALFORMED_REQUEST", "task_ids must be a list")
         found = [self._service.store.task(str(task_id)) for task_id in wanted]
-        return {
-            "response": "batch",
-            "results": {task.id: task_document(task) for task in found if task is not None},
-        }
+        mine = [task for task in found if task is not None]
+        for group_id in {task.group_id for task in mine}:
+            self._service.check_group(group_id, request.state.identity)
+        return {"response": "batch", "results": {task.id: task_document(task) for task in mine}}
 
     async def task_group(self, request: Request) -> Any:
         group_id = request.path_params["group_id"]
@@ -227,6 +244,7 @@ class _Handlers:
             raise ComputeError(
                 404, "TASK_GROUP_NOT_FOUND", f"Task Group {group_id} could not be resolved"
             )
+        self._service.check_group(group_id, request.state.identity)
         return {
             "taskgroup_id": group_id,
             "create_websockets_queue": has_queue,

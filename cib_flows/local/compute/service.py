@@ -52,6 +52,7 @@ class Submission:
     result_serializers: list[str] | None = None
     task_group_id: str | None = None
     create_queue: bool = False
+    owner: Identity | None = None  # None: the home's own identity
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,6 @@ class ComputeService:
         self.daemons = DaemonEndpoints(
             EndpointStore(database),
             courier,
-            identity,
             self._receive,
             self._on_lost,
             self.store.take,
@@ -103,7 +103,8 @@ class ComputeService:
         alive = await self._engines.reattach()
         for work in self.store.open_work():
             if work.endpoint_id != self.endpoint_id:
-                self.daemons.resume(work.endpoint_id, work.config, work.runtime)
+                owner = Identity(*work.owner) if work.owner else self.identity
+                self.daemons.resume(work.endpoint_id, work.config, work.runtime, owner)
             elif work.taken_by is None or work.task_id not in alive.get(
                 work.taken_by, {work.task_id}
             ):
@@ -123,7 +124,7 @@ class ComputeService:
 
     # -- functions -----------------------------------------------------------------------------
 
-    def register_function(self, body: Any) -> str:
+    def register_function(self, body: Any, owner: Identity | None = None) -> str:
         """Store a function as the v2 and v3 routes send it; returns its id."""
         if not isinstance(body, dict):
             raise _invalid("The request body must be a JSON object.")
@@ -140,7 +141,7 @@ class ComputeService:
         metadata = body.get("meta", body.get("metadata"))
         self._engines.warm()  # whoever registers a function is about to run it
         return self.store.add_function(
-            self.identity.id,
+            (owner or self.identity).id,
             name,
             code,
             description if isinstance(description, str) else None,
@@ -191,14 +192,16 @@ class ComputeService:
             raise ComputeError(413, "PAYLOAD_TOO_LARGE", "A submission may hold at most 10 MB.")
         group_id = submission.task_group_id or str(uuid.uuid4())
         config, runtime = submission.user_endpoint_config, submission.user_runtime
+        owner = submission.owner or self.identity
+        self.check_group(group_id, owner)
         is_own = submission.endpoint_id == self.endpoint_id
         try:
             if is_own:
                 place = configuration_key(config)
                 await self._engines.ready(config, runtime)
             else:
-                place = self.daemons.place(submission.endpoint_id, config, runtime)
-                await self.daemons.ready(submission.endpoint_id, config, runtime)
+                place = self.daemons.place(submission.endpoint_id, config, runtime, owner)
+                await self.daemons.ready(place)
         except ConfigurationRefused as refusal:
             raise ComputeError(
                 422, "SEMANTICALLY_INVALID", f"Request payload failed validation: {refusal}"
@@ -214,10 +217,11 @@ class ComputeService:
                 runtime=runtime,
                 resource_specification=submission.resource_specification,
                 result_serializers=submission.result_serializers,
+                owner=(owner.id, owner.username, owner.email),
             )
             for function_id, payload in submission.tasks
         ]
-        self.store.add_tasks(self.identity.id, group_id, submission.create_queue, listed, action)
+        self.store.add_tasks(owner.id, group_id, submission.create_queue, listed, action)
         if submission.create_queue:
             self._broker.declare(self.queue_prefix + group_id)
         tasks = [self._engine_task(work) for work in listed]
@@ -287,6 +291,11 @@ class ComputeService:
         for waiter in self._group_waiters.pop(task.group_id, set()):
             if not waiter.done():
                 waiter.set_result(None)
+
+    def check_group(self, group_id: str, asking: Identity) -> None:
+        """Raises :class:`ComputeError` (403) for a task group of somebody else."""
+        if self.store.group_owner(group_id) not in (None, asking.id):
+            raise ComputeError(403, "FORBIDDEN", f"Task Group {group_id} is somebody else's")
 
     async def group_finished(self, group_id: str) -> list[Task]:
         """The group's tasks, once all are complete."""

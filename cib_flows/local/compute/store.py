@@ -96,6 +96,7 @@ class Work:
     resource_specification: dict[str, Any] | None = None
     result_serializers: list[str] | None = None
     taken_by: str | None = None
+    owner: tuple[str, str, str | None] | None = None  # id, user name, e-mail
 
 
 class ComputeStore:
@@ -176,6 +177,7 @@ class ComputeStore:
                     task.runtime,
                     task.resource_specification,
                     task.result_serializers,
+                    task.owner,
                 ]
                 self._database.execute(
                     "INSERT INTO compute_work (task_id, endpoint_id, place, how, payload) "
@@ -244,6 +246,10 @@ class ComputeStore:
         rows = self._database.rows(query, tuple(parameters))
         return [Task(*row) for row in rows]
 
+    def group_owner(self, group_id: str) -> str | None:
+        row = self._database.row("SELECT owner FROM compute_groups WHERE id = ?", (group_id,))
+        return None if row is None else str(row["owner"])
+
     def group_queue(self, group_id: str) -> bool | None:
         """Whether the group's results go to a queue; None for an unknown group."""
         row = self._database.row("SELECT has_queue FROM compute_groups WHERE id = ?", (group_id,))
@@ -266,7 +272,7 @@ class ComputeStore:
 
 
 def _work(row: Any) -> Work:
-    config, runtime, specification, serializers = json.loads(row["how"])
+    config, runtime, specification, serializers, owner = json.loads(row["how"])
     return Work(
         task_id=row["task_id"],
         function_id=row["function_id"],
@@ -278,4 +284,5 @@ def _work(row: Any) -> Work:
         resource_specification=specification,
         result_serializers=serializers,
         taken_by=row["taken_by"],
+        owner=owner,
     )
