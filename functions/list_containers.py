@@ -81,15 +81,18 @@ def _list(
 ) -> dict[str, Any]:
     if sort not in SORT_KEYS:
         raise StepFailed("illegal_name", f"'sort' is one of {', '.join(SORT_KEYS)}, not {sort!r}.")
-    catalogues = _catalogues()
-    rows = [
-        {**row, "root": place.root}
-        for place in catalogues
-        for row in place.index.rows()
-        if _fits_filter(row, name, base, package)
-    ]
+    own = load_site()["root"]
+    rows: list[dict[str, Any]] = []
+    tags: dict[tuple[str, str, str], list[str]] = {}
+    for place in _catalogues():
+        found, tagged = place.index.read()
+        rows += [
+            {**row, "root": place.root} for row in found if _fits_filter(row, name, base, package)
+        ]
+        for image, its_tags in tagged.items():
+            for tag, sha256 in its_tags.items():
+                tags.setdefault((place.root, image, sha256), []).append(tag)
     rows.sort(key=lambda r: (r[SORT_KEYS[sort]], r["sha256"]), reverse=sort != "name")
-    tags = _tags_by_image(catalogues)
     first, count, budget = _page(limit, offset)
     page = [
         {
@@ -101,7 +104,7 @@ def _list(
             "bytes": row["bytes"],
             "created_at": row["created_at"],
             **({} if row["present"] else {"image_is_missing": True}),
-            **({} if row["root"] == catalogues[0].root else {"shared": row["root"]}),
+            **({} if row["root"] == own else {"shared": row["root"]}),
         }
         for row in rows[first : first + count]
     ]
@@ -110,15 +113,6 @@ def _list(
         "total_bytes": sum(row["bytes"] for row in rows),
         "containers": _fitting_rows(page, budget),
     }
-
-
-def _tags_by_image(catalogues: list[Catalogue]) -> dict[tuple[str, str, str], list[str]]:
-    found: dict[tuple[str, str, str], list[str]] = {}
-    for place in catalogues:
-        for name, tags in place.index.tags().items():
-            for tag, sha256 in tags.items():
-                found.setdefault((place.root, name, sha256), []).append(tag)
-    return found
 
 
 def _page(limit: int, offset: int) -> tuple[int, int, int]:

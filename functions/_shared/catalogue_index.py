@@ -50,17 +50,23 @@ class CatalogueIndex:
         self.root = root
         self.path = os.path.join(root, "index.json")
 
+    def read(self) -> tuple[Rows, dict[str, dict[str, str]]]:
+        """``rows`` and ``tags`` in one look."""
+        images, tags = self._current(False)
+        return (
+            [row for _, rows in images.values() for row in rows],
+            {name: found for name, (_, found) in tags.items() if found},
+        )
+
     def rows(self) -> Rows:
         """A short row for each record: the listed fields, ``base``, ``packages``, ``build_digest`` and whether
         the image is ``present``.
         """
-        images, _ = self._current(False)
-        return [row for _, rows in images.values() for row in rows]
+        return self.read()[0]
 
     def tags(self) -> dict[str, dict[str, str]]:
         """Image name -> tag -> sha256 of the image it points at."""
-        _, tags = self._current(False)
-        return {name: found for name, (_, found) in tags.items() if found}
+        return self.read()[1]
 
     def rebuild(self) -> int:
         """Read every record anew; returns how many there are."""
