@@ -84,11 +84,11 @@ class _Reader:
         for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
             self.field = f"{self.name}, line {number}"
             bare = line.strip()
+            if "\t" in line[: len(line) - len(line.lstrip())]:
+                raise self._refused("must be indented by blanks, not tabs")
             if not bare or bare.startswith("#") or (bare == "---" and not self.seen):
                 continue
             indent = len(line) - len(line.lstrip(" "))
-            if line[indent] == "\t":
-                raise self._refused("must be indented by blanks, not tabs")
             if bare == "-" or bare.startswith("- "):
                 self._item(indent, bare[1:].strip())
             elif indent == 0:
@@ -99,18 +99,23 @@ class _Reader:
 
     def _begin(self, line: str) -> None:
         key, colon, value = line.partition(":")
-        key, value = key.strip("\"' "), value.strip()
-        if not colon or key not in ENVIRONMENT_KEYS:
+        is_text = not colon or value[:1] not in ("", " ", "\t")
+        key, value = key.strip(), value.strip()
+        if is_text or key not in ENVIRONMENT_KEYS:
             raise _unknown_key(key, self.field, self.name)
         if key in self.seen:
             raise self._refused(f"has the key {shown(key)} for the second time")
         self.seen.add(key)
         is_list = key in ("channels", "dependencies")
         self.key, self.dash, self.pip_dash = (key if is_list else ""), -1, None
-        if is_list and value and not value.startswith("#"):
-            for item in self._flow(value):
-                self._add(key, item)
-            self.key = ""
+        if not value or value.startswith("#"):
+            return
+        if not is_list:
+            self._scalar(value)
+            return
+        for item in self._flow(value):
+            self._add(key, item)
+        self.key = ""
 
     def _item(self, indent: int, text: str) -> None:
         if not self.key:
@@ -153,7 +158,12 @@ class _Reader:
         if quoted:
             return quoted[2] if quoted[2] is not None else quoted[3]
         plain = re.sub(r"\s#.*", "", text).strip()
-        if not plain or plain[0] in "\"'&*!|>%@`{[]},?#" or re.search(r":(\s|$)", plain):
+        if (
+            not plain
+            or plain.split()[0] == "-"
+            or plain[0] in "\"'&*!|>%@`{[]},?#"
+            or re.search(r":(\s|$)", plain)
+        ):
             raise self._refused(f"must have a plain text, not {shown(text)}")
         return plain
 

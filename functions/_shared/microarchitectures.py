@@ -96,9 +96,9 @@ ampere1|neoverse_n1 armv8.6a|Ampere||-mcpu=ampere1|jscvt fcma sha3 sha512 asimdf
 ampere1a|ampere1|Ampere||-mcpu=ampere1a|sm3 sm4
 neoverse_v3ae|neoverse_v2 armv9.2a|ARM||-mcpu=neoverse-v3ae|afp bti dgh dit ecv paca pacg sm3 sm4 sveaes svebitperm svepmull svesha3 svesm4 wfxt
 olympus|armv9.2a|Nvidia||-mcpu=olympus|fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm jscvt fcma lrcpc dcpop sha3 sm3 sm4 asimddp sha512 sve asimdfhm dit uscat ilrcpc flagm ssbs sb paca pacg dcpodp sve2 sveaes svepmull svebitperm svesha3 svesm4 flagm2 frint svei8mm svebf16 i8mm bf16 dgh rng bti ecv afp wfxt fpmr lut faminmax f8cvt f8fma f8dp4 f8dp2 f8e4m3 f8e5m2 ls64
-m1|armv8.4a|Apple||-mcpu=apple-m1|fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm jscvt fcma lrcpc dcpop sha3 asimddp sha512 asimdfhm dit uscat ilrcpc flagm ssbs sb paca pacg dcpodp flagm2 frint
-m2|m1 armv8.5a|Apple||-mcpu=apple-m2|ecv bf16 i8mm bti
-m3|m2 armv8.6a|Apple||-mcpu=apple-m3|
+m1|armv8.4a|Apple||-march=armv8.4-a -mtune=generic|fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm jscvt fcma lrcpc dcpop sha3 asimddp sha512 asimdfhm dit uscat ilrcpc flagm ssbs sb paca pacg dcpodp flagm2 frint
+m2|m1 armv8.5a|Apple||-march=armv8.6-a -mtune=generic|ecv bf16 i8mm bti
+m3|m2 armv8.6a|Apple||-march=armv8.6-a -mtune=generic|
 m4|m3 armv8.6a|Apple||-march=armv9.2-a+sme2 -fno-tree-vectorize -fno-tree-slp-vectorize -mtune=generic|sme sme2
 riscv64||generic||-march=rv64gc|
 u74mc|riscv64|SiFive||-march=rv64gc -mtune=sifive-7-series|
@@ -147,7 +147,7 @@ def microarchitectures() -> dict[str, Microarchitecture]:
             else:
                 has.add(feature)
         known[name] = Microarchitecture(
-            name, tuple(older), vendor, int(generation or 0), flags, frozenset(has)
+            name, tuple(older), vendor, int(generation or 0), flags, _with_sse3(has)
         )
     return known
 
@@ -172,8 +172,13 @@ def processor_of(cpuinfo: str, family: str) -> Processor:
         family,
         lines.get("vendor_id", "generic"),
         int(power[1]) if power else 0,
-        frozenset(lines.get("flags", "").split()),
+        _with_sse3(set(lines.get("flags", "").split())),
     )
+
+
+def _with_sse3(features: set[str]) -> frozenset[str]:
+    """Linux does not name sse3, which ssse3 implies."""
+    return frozenset(features | {"sse3"} if "ssse3" in features else features)
 
 
 def runs(processor: Processor, name: str) -> bool:
