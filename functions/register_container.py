@@ -11,6 +11,7 @@ from typing import Any
 from ._shared.catalogue import Catalogue, container_id_of
 from ._shared.files import read_json, sha256_file
 from ._shared.grammars import UUID
+from ._shared.lock_files import publish_lock
 from ._shared.results import StepFailed, run_step
 from ._shared.run_folder import RunFolder
 from ._shared.site import load_site
@@ -109,6 +110,7 @@ def _publish(
     if verification["sif_sha256"] != sif_sha256:
         raise StepFailed("image_changed", "The verification is of another image.")
     build = folder.read("build.json")
+    lock = publish_lock(catalogue, folder, plan["name"], sif_sha256, verification["lock_sha256"])
     record: dict[str, Any] = {
         "record_version": RECORD_VERSION,
         "container_id": container_id_of(sif_sha256),
@@ -128,6 +130,7 @@ def _publish(
         "engine": plan["engine"],
         "machine": plan["machine"],
         "verification": verification,
+        "lock": lock,
         "build_s": build["build_s"],
         "run_id": plan["run_id"],
         "endpoint_id": endpoint_id,

@@ -11,6 +11,8 @@ from ._shared.catalogue import Catalogue
 from ._shared.files import sha256_file, sha256_text, write_text
 from ._shared.git import resolve_ref
 from ._shared.identity import build_digest, spec_digest
+from ._shared.lock import locked_base
+from ._shared.lock_files import take_lock
 from ._shared.machine_check import planned_machine
 from ._shared.modules import load_modules
 from ._shared.recipe import render_text, wants_payload
@@ -56,8 +58,9 @@ def _plan(spec: dict[str, Any], site: dict[str, Any], folder: RunFolder) -> dict
         load_modules(site)
     except StepFailed:
         pass  # where the engine is no module of this node's, the build's own node has it
-    versions = worker_versions(spec["worker"])
-    base, base_digest = _pin_base(spec, site)
+    lock = take_lock([site["root"], *site["shared_roots"]], folder, spec)
+    versions = lock["worker"] if lock else worker_versions(spec["worker"])
+    base, base_digest = _pin_base(locked_base(spec, lock) if lock else spec, site)
     payload = _plan_payload(spec, site, folder.run_id)
     builder = None
     if spec["spack"]:

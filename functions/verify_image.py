@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ._shared.files import sha256_file
+from ._shared.lock_files import write_made_lock
 from ._shared.node_check import prepare_node
 from ._shared.proof import ImageUnderTest, prove
 from ._shared.results import StepFailed, run_step
@@ -44,6 +45,7 @@ def _verify_image(site: dict[str, Any], folder: RunFolder, sif_sha256: str) -> d
         )
     image = ImageUnderTest(engine, folder.image, site, folder)
     verification = prove(image, sif_sha256, spec, plan["worker"])
+    verification["lock_sha256"] = write_made_lock(folder, plan, spec, verification, image.inventory)
     path = folder.write("verification.json", verification)
     packages = verification["packages"]
     return {

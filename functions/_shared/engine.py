@@ -10,6 +10,7 @@ from typing import Any
 from .conda_install import CONDA_INSTALL_SOURCE
 from .diagnostics import diagnose
 from .files import read_lent, remove_tree, tail_of, write_text
+from .lock_files import lend_lock
 from .payload_asks import asked_of, lend_asked
 from .places import processors
 from .processes import Ended, clean_environment, run_guarded
@@ -109,6 +110,7 @@ class Builder:
         write_text(os.path.join(self.exchange, "conda_install.py"), CONDA_INSTALL_SOURCE)
         if self.site["ca_bundle"]:
             shutil.copyfile(self.site["ca_bundle"], os.path.join(self.exchange, "ca.crt"))
+        lend_lock(self.folder, self.exchange)
         if "asked" in self.plan:
             lend_asked(asked_of(self.plan), os.path.join(self.exchange, "asked"))
         if with_payload and self.plan["payload"]["kind"] != "none":

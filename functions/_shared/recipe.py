@@ -138,6 +138,8 @@ def environment_text(spec: dict[str, Any], versions: dict[str, str] | None) -> s
     wants_worker = spec["worker"] != "none"
     with_python = wants_python(spec, versions)
     parts = [PREAMBLE.format(**NAMES), machine_text(spec)]
+    if spec["locked"]:
+        parts.append(f"    # {EXCHANGE}/locked holds what to install: the lock {spec['locked']}\n")
     # conda, which the payload may ask for, may bring a newer one
     unless = f" [ -e {EXCHANGE}/asked/brings-python ] ||" if asks_payload(spec) else ""
     if with_python and not brings_python(spec):
@@ -155,6 +157,7 @@ def environment_text(spec: dict[str, Any], versions: dict[str, str] | None) -> s
     if with_python:
         parts.append(PYTHON_HELPERS.format(**NAMES) + _indexes_text(spec))
         parts.append(_block("pip", _pip_text(spec, versions)))
+    parts.append("    record_debs\n")
     parts.append("    rm -rf /var/lib/apt/lists/* /etc/apt/apt.conf.d/99cib-flows\n")
     return "".join(parts)
 
@@ -237,7 +240,9 @@ def _later_text(spec: dict[str, Any]) -> str:
         parts.append(COMMANDS.format(**NAMES))
         parts.append("".join(f"    run {quote(command)}\n" for command in spec["commands"]))
     if runs_programs:
-        parts.append("    rm -rf /var/lib/apt/lists/*\n")
+        parts.append("    record_debs\n    rm -rf /var/lib/apt/lists/*\n")
+    if spec["locked"]:
+        parts.append("    rm -f /etc/apt/preferences.d/99cib-flows\n")
     parts.append("    phase image\n")
     return "".join(parts)
 

@@ -20,6 +20,19 @@ PREAMBLE = """\
         PATH=$(echo "$PATH" | sed 's#{prefix}/[a-z]*/bin:##g')
         rm -rf /.singularity.d/Singularity /.singularity.d/bootstrap_history
     fi
+    if [ -s {exchange}/locked/preferences ] && [ -d /etc/apt ]; then
+        # whatever apt installs from here on has the versions of the lock
+        mkdir -p /etc/apt/preferences.d
+        cp {exchange}/locked/preferences /etc/apt/preferences.d/99cib-flows
+    fi
+    record_debs() {{
+        # which file each Debian package came from can be known only while apt's lists are here
+        ls /var/lib/apt/lists/*_Packages* > /dev/null 2>&1 || return 0
+        mkdir -p {prefix}
+        dpkg-query -W -f '${{binary:Package}}=${{Version}}\\n' | xargs apt-cache show 2> /dev/null |
+            awk '/^Package: /{{p=$2}} /^Version: /{{v=$2}} /^Architecture: /{{a=$2}} /^SHA256: /{{print p,v,a,$2}}' |
+            sort -u > {prefix}/debian.lock
+    }}
     refuse() {{
         printf 'REFUSED: %s\\n' "$2" >&2
         if [ -f {exchange}/lent ]; then printf '%s\\n%s\\n' "$1" "$2" > {exchange}/refusal; fi
@@ -82,6 +95,8 @@ MAKE_ENVIRONMENT = """\
     choose_python
     if [ ! -x "$env_python" ] && can_use_uv; then
         {exchange}/tools/uv venv -q --seed --system-site-packages --python "$python" {prefix}/venv
+        # sync would take away what wheel needs, and leave wheel
+        {exchange}/tools/uv pip uninstall -q --python "$env_python" wheel packaging 2> /dev/null || true
     elif [ ! -x "$env_python" ]; then
         "$python" -c 'import venv, ensurepip' 2> /dev/null || apt_install python3-venv
         "$python" -m venv --system-site-packages {prefix}/venv
@@ -95,7 +110,19 @@ PIP_INSTALL = """\
     generate_hashes=--generate-hashes require_hashes=--require-hashes
     # a git reference has no hash that could be required
     if grep -q 'git+https://' {prefix}/requirements.txt; then generate_hashes='' require_hashes=''; fi
-    if can_use_uv && [ "$env_python" = {prefix}/venv/bin/python ] && base_is_bare; then
+    if [ -d {exchange}/locked ]; then
+        # exactly the files of an earlier build
+        for kind in plain hashed; do
+            [ -s {exchange}/locked/$kind ] || continue
+            if [ $kind = hashed ]; then require_hashes=--require-hashes; else require_hashes=''; fi
+            if can_use_uv; then
+                {exchange}/tools/uv pip install --python "$env_python" --break-system-packages --no-deps $require_hashes --compile-bytecode --link-mode copy -r {exchange}/locked/$kind
+            else
+                "$env_python" -m pip install --no-cache-dir --disable-pip-version-check --no-input --no-deps $require_hashes -r {exchange}/locked/$kind
+            fi
+        done
+        cp {exchange}/locked/hashed {prefix}/requirements.lock
+    elif can_use_uv && [ "$env_python" = {prefix}/venv/bin/python ] && base_is_bare; then
         # first which versions, then exactly those, whatever a kept stage had
         {exchange}/tools/uv pip compile -q --python "$env_python" $generate_hashes --no-annotate --no-header {prefix}/requirements.txt -o {prefix}/requirements.lock
         {exchange}/tools/uv pip sync --python "$env_python" $require_hashes --compile-bytecode --link-mode copy {prefix}/requirements.lock
@@ -108,6 +135,10 @@ PIP_INSTALL = """\
 """
 
 CONDA_INSTALL = """\
+    if [ -s {exchange}/locked/conda ]; then
+        set --
+        while IFS= read -r item; do set -- "$@" "$item"; done < {exchange}/locked/conda
+    fi
     if [ -d {exchange}/tools/rattler ] && command -v python3 > /dev/null; then
         python3 {exchange}/conda_install.py --prefix {prefix}/conda "$@"
     else

@@ -10,6 +10,7 @@ from .grammars import (
     LABEL_KEY,
     LIBRARY_REFERENCE,
     MODULE,
+    SHA256,
     TAG,
     UUID,
     VARIABLE,
@@ -60,11 +61,13 @@ DEFAULTS: dict[str, Any] = {
     "runscript": [],
     "verify": {},
     "worker": "endpoint",
+    "locked": None,
     "force": False,
     "run_endpoint": None,
     "build_endpoint": None,
 }
 FIELDS = frozenset({"name", "base", *DEFAULTS})
+GPU_MAKES = ("nvidia", "amd")
 OWN_LABELS = ("cib-flows.", "org.label-schema.")
 # Variables that a shell does not let anyone set: the image's environment script would end at them.
 READONLY_VARIABLES = frozenset(
@@ -113,6 +116,7 @@ def check_spec(spec: Any) -> dict[str, Any]:
         "worker": matching(
             full["worker"], "worker", WORKER, 32, "'endpoint', 'none' or a version such as 4.19.0"
         ),
+        "locked": _check_locked(full["locked"]),
         "force": full["force"],
     }
     for field in ("build_endpoint", "run_endpoint"):
@@ -223,14 +227,41 @@ def _module(value: Any, field: str) -> str:
     return matching(value, field, MODULE, 256, "a Python module such as scipy.optimize")
 
 
-def _check_verify(value: Any) -> dict[str, list[str]]:
-    verify = object_of(value, "verify", ("imports", "commands"))
-    checked = {}
+def _check_verify(value: Any) -> dict[str, Any]:
+    verify = object_of(value, "verify", ("imports", "commands", "files", "gpu", "mpi"))
+    checked: dict[str, Any] = {}
     if verify.get("imports") is not None:
         checked["imports"] = each_of(verify["imports"], "verify.imports", _module)
     if verify.get("commands") is not None:
         checked["commands"] = each_of(verify["commands"], "verify.commands", command_of, 200)
+    if verify.get("files") is not None:
+        checked["files"] = each_of(verify["files"], "verify.files", place_of, 200)
+    if verify.get("gpu") is not None:
+        if verify["gpu"] not in GPU_MAKES:
+            raise SpecRefused(
+                "verify.gpu",
+                f"'verify.gpu' must be one of {', '.join(GPU_MAKES)}, not {shown(verify['gpu'])}.",
+            )
+        checked["gpu"] = verify["gpu"]
+    if verify.get("mpi") is not None:
+        if not isinstance(verify["mpi"], bool):
+            raise SpecRefused(
+                "verify.mpi", f"'verify.mpi' must be true or false, not {shown(verify['mpi'])}."
+            )
+        checked["mpi"] = verify["mpi"]
     return checked
+
+
+def _check_locked(value: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not (SHA256.fullmatch(value) or UUID.fullmatch(value)):
+        raise SpecRefused(
+            "locked",
+            f"'locked' must be a container id or the sha256 of a lock, not {shown(value)}; "
+            "'cib-flows build --locked' fills it in.",
+        )
+    return value
 
 
 def _check_python(spec: dict[str, Any]) -> None:

@@ -158,6 +158,7 @@ def test_every_default_is_the_same_in_schema_guard_and_flow() -> None:
         "verify": {},
         "build_endpoint": None,
         "run_endpoint": None,
+        "locked": None,
     }
     assert {**absent, **defaults} == DEFAULTS
     bootstrap = SCHEMA["properties"]["base"]["properties"]["bootstrap"]
