@@ -40,6 +40,9 @@ from cib_flows.local.faults import Faults, Unruly
 from cib_flows.local.flows import FlowsService
 from cib_flows.local.home import Home, ServerRecord
 from cib_flows.local.identities import Identities
+from cib_flows.local.search.provider import search_providers
+from cib_flows.local.search.routes import search_routes
+from cib_flows.local.search.service import SearchService
 from cib_flows.local.transfer.provider import transfer_providers
 from cib_flows.local.transfer.routes import transfer_routes
 from cib_flows.local.transfer.service import TransferService
@@ -110,6 +113,7 @@ class Guard:
                 "The request holds no valid bearer token of this home.",
             )
         request.state.identity = identity
+        request.state.scopes = self._auth.scopes(authorization)
         return None
 
 
@@ -148,6 +152,7 @@ class LocalGlobus:
         if faults is not None:
             self.compute.befalls_result = faults.of_result
         self.transfer = TransferService(self.database, home, self.auth.identity)
+        self.search = SearchService(self.database)
         compute_v3 = ComputeProvider(self.compute, version=3)
         compute_v2 = ComputeProvider(self.compute, version=2)
         providers: dict[str, ActionProvider] = {
@@ -155,8 +160,14 @@ class LocalGlobus:
             "https://compute.actions.globus.org/v2": compute_v2,
             "https://compute.actions.globus.org": compute_v2,
             **transfer_providers(self.transfer),
+            **search_providers(self.search),
         }
-        self.flows = FlowsService(self.database, providers, record().url)
+        self.flows = FlowsService(
+            self.database,
+            providers,
+            record().url,
+            identify=lambda token: self.auth.identify(f"Bearer {token}"),
+        )
         self._record = record
 
     def application(self) -> ASGIApp:
@@ -173,6 +184,7 @@ class LocalGlobus:
             Route("/v2/get_amqp_result_connection_url", connection_url, methods=["GET"]),
             *compute_routes(self.compute),
             *transfer_routes(self.transfer),
+            *search_routes(self.search),
             *self.flows.routes(),
         ]
         app = Starlette(

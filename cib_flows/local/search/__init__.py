@@ -1,0 +1,1 @@
+"""Globus Search on loopback: indexes, ingest, queries, deletion, and its action providers."""
