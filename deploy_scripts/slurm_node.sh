@@ -27,15 +27,16 @@ configuration() { # prints slurm.conf for this machine
 $MARK
 ClusterName=cibflows
 SlurmctldHost=$name(127.0.0.1)
-SlurmUser=root
+# The tests' own user, who may then drain and down the node.
+SlurmUser=$(build_user)
 SlurmdUser=root
 AuthType=auth/munge
-StateSaveLocation=/var/spool/slurmctld
-SlurmdSpoolDir=/var/spool/slurmd
-SlurmctldLogFile=/var/log/slurm/slurmctld.log
-SlurmdLogFile=/var/log/slurm/slurmd.log
-SlurmctldPidFile=/run/slurmctld.pid
-SlurmdPidFile=/run/slurmd.pid
+StateSaveLocation=/var/spool/cibflows-slurm/slurmctld
+SlurmdSpoolDir=/var/spool/cibflows-slurm/slurmd
+SlurmctldLogFile=/var/log/cibflows-slurm/slurmctld.log
+SlurmdLogFile=/var/log/cibflows-slurm/slurmd.log
+SlurmctldPidFile=/run/cibflows-slurm/slurmctld.pid
+SlurmdPidFile=/run/cibflows-slurm/slurmd.pid
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 # Memory is shared freely: tests run several jobs on a small machine.
@@ -54,10 +55,13 @@ PartitionName=cpu Nodes=$name Default=YES MaxTime=UNLIMITED OverSubscribe=FORCE:
 CONF
 }
 
-start_daemon() { # start_daemon NAME COMMAND ARGS...: unless it runs
-    local name=$1
-    shift
-    pgrep -x "$name" >/dev/null || "$@"
+start_daemon() { # start_daemon NAME USER COMMAND ARGS...: unless it runs
+    local name=$1 user=$2
+    shift 2
+    ! pgrep -x "$name" >/dev/null || return 0
+    # Away from this script's session and output: a daemon must not end, or hold a pipe, with them.
+    setsid setpriv --reuid "$user" --regid "$(id -g "$user")" --init-groups "$@" \
+        </dev/null >>/var/log/cibflows-slurm/start.log 2>&1
 }
 
 start() {
@@ -73,7 +77,9 @@ start() {
         return 0
     fi
     stop
-    mkdir -p /run/munge /var/spool/slurmctld /var/spool/slurmd /var/log/slurm /etc/slurm
+    mkdir -p /run/munge /run/cibflows-slurm /var/log/cibflows-slurm /etc/slurm
+    mkdir -p /var/spool/cibflows-slurm/slurmctld /var/spool/cibflows-slurm/slurmd
+    chown -R "$(build_user)" /run/cibflows-slurm /var/log/cibflows-slurm /var/spool/cibflows-slurm/slurmctld
     chown munge: /run/munge /var/lib/munge /var/log/munge 2>/dev/null || true
     chmod 0755 /run/munge
     [ -s /etc/munge/munge.key ] || {
@@ -82,9 +88,9 @@ start() {
     }
     configuration >"$CONFIGURATION.new"
     mv "$CONFIGURATION.new" "$CONFIGURATION"
-    start_daemon munged runuser -u munge -- /usr/sbin/munged --force
-    start_daemon slurmctld /usr/sbin/slurmctld -c
-    start_daemon slurmd /usr/sbin/slurmd
+    start_daemon munged munge /usr/sbin/munged --force
+    start_daemon slurmctld "$(build_user)" /usr/sbin/slurmctld -c
+    start_daemon slurmd root /usr/sbin/slurmd
     local tries
     for tries in $(seq 1 60); do
         if sinfo -h -o %T 2>/dev/null | grep -qE '^(idle|mixed|allocated)'; then
@@ -94,7 +100,7 @@ start() {
         [ "$tries" != 10 ] || scontrol update "nodename=$(hostname -s)" state=resume 2>/dev/null || true
         sleep 0.5
     done
-    tail -n 20 /var/log/slurm/*.log >&2 || true
+    tail -n 20 /var/log/cibflows-slurm/*.log >&2 || true
     die "Slurm's node did not become idle within 30 s; the lines above say why."
 }
 
@@ -102,7 +108,7 @@ stop() {
     ours || { say "no Slurm of this script's runs here"; return 0; }
     local name file
     for name in slurmd slurmctld; do
-        file="/run/$name.pid"
+        file="/run/cibflows-slurm/$name.pid"
         [ ! -s "$file" ] || kill "$(cat "$file")" 2>/dev/null || true
         for _ in $(seq 1 50); do
             [ -s "$file" ] && kill -0 "$(cat "$file")" 2>/dev/null || break

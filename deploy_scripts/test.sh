@@ -54,6 +54,10 @@ BASE_IMAGES=(--all)
 if is_root && [ -z "${CIB_HALF:-}" ]; then # what the tiers that need it find, or are skipped without
     bash "$CIB_DEPLOY_DIR/rabbitmq.sh" packages || say "RabbitMQ could not be installed: its tests are skipped"
 fi
+slurm_for_tests() { # not every machine can have one; the tests that need it then skip, and say why
+    bash "$CIB_DEPLOY_DIR/slurm_node.sh" start || say "no Slurm here"
+}
+ROOT_EXTRA=(slurm_for_tests)
 prepare_machine test test.sh "$@"
 
 # The Compute SDK knows one port only, and one local Globus at a time can hold it.
@@ -90,7 +94,8 @@ else
     check "ruff format" ruff format --check .
     check "ruff check" ruff check .
     check "mypy" mypy --strict cib_flows # it holds links to functions/ and flows/
-    check "pytest: everything without images" pytest -q -m "not apptainer"
+    check "pytest: everything without images" pytest -q -m "not apptainer and not slurm"
     check "pytest: with real images" pytest -q -m apptainer
+    check "pytest: batch jobs of a real Slurm" pytest -q -m slurm
 fi
 summary

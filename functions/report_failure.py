@@ -11,6 +11,8 @@ from ._shared.run_folder import RunFolder
 from ._shared.site import load_site
 from ._shared.turns import Turns
 
+# What Globus Compute says when a task's worker is gone, or no job could be started for it.
+LOST_WORKERS = ("ManagerLost", "WorkerLost", "TooManyJobFailures", "TASK_LOST", "BadStateException")
 STEPS = {
     "render_recipe": "The recipe could not be made",
     "transfer_payload": "The payload could not be transferred",
@@ -107,6 +109,19 @@ def _cause(caught: Any, transfer: Any, outputs: list[dict[str, Any]]) -> tuple[s
             f"{STEPS[failed]}: the step did not finish within the flow's waiting time.",
             "The endpoint may be offline or its queue very long; check it and start the run again.",
         ).as_json()
+    if caught and any(word in text for word in LOST_WORKERS):
+        never = "TooManyJobFailures" in text
+        return failed, StepFailed(
+            "worker_lost",
+            f"{STEPS[failed]}: the batch job or worker "
+            + (
+                f"could not be started: {_lost_because(text)}"
+                if never
+                else "ended before the step did, by its walltime, a cancel or a failed node."
+            ),
+            "Start the run again; if it happens again, the endpoint's administrator finds more in the "
+            "scheduler's records.",
+        ).as_json()
     if caught and "ActionUnableToRun" in text:
         return failed, StepFailed(
             "internal",
@@ -135,6 +150,16 @@ def _next_step(done: dict[str, dict[str, Any]], transferred: bool) -> str:
             way += ["build_image", "verify_image"]
     way.append("register_container")
     return next((step for step in way if step not in done), way[-1])
+
+
+def _lost_because(text: str) -> str:
+    """What the scheduler or the job's script said, from the text of Parsl's error."""
+    lines = [line.strip() for line in text.replace("\\n", "\n").replace("\\t", " ").splitlines()]
+    for line in lines:
+        found = line.partition("STDERR:")[2].strip() or line.partition("error:")[2].strip()
+        if found:
+            return shorten(found, 300)
+    return "the endpoint's log says why."
 
 
 def _reason(text: str) -> str:

@@ -27,6 +27,7 @@ COMMANDS = {
     "cancel": "cib_flows.cli.runs:cancel",
     "resume": "cib_flows.cli.runs:resume",
     "containers": "cib_flows.cli.containers:containers",
+    "doctor": "cib_flows.cli.doctor:doctor",
     "flow": "cib_flows.cli.flow:flow",
     "local": "cib_flows.cli.local:local",
 }

@@ -79,6 +79,11 @@ PBS_SETTINGS = {
     "filesystems": Setting("file systems that a job needs, joined by colons"),
 }
 SLURM_END = "${SLURM_JOB_END_TIME:-$(( $(date +%s) + <build-walltime-s> ))}"
+SLURM_JOB = (
+    "exclusive: false",
+    "# A node's failure ends the job; begun again by Slurm, it would have nothing to do.",
+    'scheduler_options: "#SBATCH --no-requeue"',
+)
 PBS_END = "$(( $(date +%s) + <build-walltime-s> ))"
 ALCF_PROXY = "http://proxy.alcf.anl.gov:3128"
 
@@ -87,8 +92,8 @@ def slurm_site(**changes: Any) -> BatchSite:
     fields: dict[str, Any] = {
         "provider": "SlurmProvider",
         "common": (),
-        "build": ("exclusive: false",),
-        "run": ("exclusive: false",),
+        "build": SLURM_JOB,
+        "run": SLURM_JOB,
         "queue_field": "partition",
         "interface": "<interface>",
         "settings": {**COMMON_SETTINGS, **SLURM_SETTINGS},

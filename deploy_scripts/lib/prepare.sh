@@ -11,6 +11,9 @@ state_folder() { printf '%s/.cib-flows' "$HOME"; }
 # Which base images the script needs beside the one with Python: empty, or --all.
 BASE_IMAGES=()
 
+# A command of the script's own that root runs before it drops to the ordinary user.
+ROOT_EXTRA=()
+
 install_packages() {
     if have apt-get; then
         apt_install_missing ca-certificates git python3 python3-venv
@@ -40,6 +43,9 @@ prepare_machine() { # prepare_machine NAME SCRIPT ARGS...: returns as the ordina
     if is_root; then stage "source tree that this user can read" copy_source_tree; fi
     begin_base_images
     stage "Apptainer" bash "$CIB_DEPLOY_DIR/install_apptainer.sh"
+    if is_root && [ "${#ROOT_EXTRA[@]}" -gt 0 ]; then
+        stage "what only root can start for the tests" "${ROOT_EXTRA[@]}"
+    fi
     if is_root; then
         share_log
         # Everything that builds or runs an image happens as the ordinary user from here on.

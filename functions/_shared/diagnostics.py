@@ -136,6 +136,20 @@ ROWS: tuple[Row, ...] = (
     ),
     (
         "apptainer_unusable",
+        r"new[ug]idmap'? (?:execution failed|was not found|must be owned by the root user)|"
+        r"with a range count lower than 65536",
+        "The build node's subordinate ids cannot be used, so a build cannot become root by them.",
+        "Ask the endpoint's administrator to mend newuidmap and /etc/subuid, or to set 'fakeroot' to "
+        "'ignore-subuid' in the site profile.",
+    ),
+    (
+        "apptainer_unusable",
+        r"mapping found but no user namespace available for fakeroot",
+        "The build node allows no unprivileged user namespaces, which the build needs.",
+        USERNS_HINT,
+    ),
+    (
+        "apptainer_unusable",
         r"(?i)maximum number of user namespaces exceeded|not allowed to create user namespace|"
         r"requires either a suid installation or unprivileged user namespaces|user namespace disabled|"
         r"Could not write info to setgroups|unprivileged_userns_clone",

@@ -51,7 +51,7 @@ def require_node(site: dict[str, Any], work: str) -> None:
 
 def node_points(site: dict[str, Any], work: str) -> list[dict[str, str]]:
     """Engine, user namespaces, privileges, and the folders that a build uses; ``work`` is on shared storage."""
-    return [engine_point(), *privilege_points(), *folder_points(site, work)]
+    return [engine_point(), *privilege_points(site["fakeroot"]), *folder_points(site, work)]
 
 
 def engine_point() -> dict[str, str]:
@@ -76,9 +76,9 @@ def engine_point() -> dict[str, str]:
     return point("engine", GREEN, f"{version} ({engine}).")
 
 
-def privilege_points() -> list[dict[str, str]]:
-    """Whether this account can become root in a build, and by which way."""
-    if os.geteuid() == 0:
+def privilege_points(fakeroot: str = "auto") -> list[dict[str, str]]:
+    """Whether this account can become root in a build, and by which way; ``fakeroot`` is the site's mode."""
+    if os.geteuid() == 0 and is_real_root():
         return [point("user namespaces", GREEN, "Not needed: the endpoint runs as root.")]
     setuid = has_setuid_starter()
     points = []
@@ -100,19 +100,34 @@ def privilege_points() -> list[dict[str, str]]:
         )
     else:
         points.append(point("user namespaces", GREEN, "Unprivileged user namespaces are allowed."))
-    points.append(_subuid_point())
+    ids = _subuid_point()
+    points.append(ids)
     if no_new_privileges():
+        # Apptainer uses the ids that it finds listed, and does not fall back when their helpers fail
+        fails = (ids["state"] == GREEN and fakeroot != "ignore-subuid") or bool(setuid and off)
         points.append(
             point(
                 "privileges",
-                YELLOW if not setuid or not off else RED,
+                RED if fails else YELLOW,
                 "This process may gain no privileges (no_new_privs), so setuid helpers such as newuidmap do "
-                "not work; builds fall back to a root-mapped namespace.",
-                "Run builds in batch jobs, or set 'pam: {enable: true}' in the endpoint's config.yaml.",
+                "not work"
+                + (
+                    ", and builds that use subordinate ids fail."
+                    if fails
+                    else "; builds do without them."
+                ),
+                "Set 'pam: {enable: true}' in the endpoint's config.yaml, run builds in batch jobs, or set "
+                "'fakeroot' to 'ignore-subuid' in the site profile.",
                 "apptainer_unusable",
             )
         )
     return points
+
+
+def is_real_root() -> bool:
+    """Whether root here is root on the node, not only in a user namespace."""
+    fields = _read("/proc/self/uid_map").split()
+    return len(fields) != 3 or int(fields[2]) >= 2**31
 
 
 def userns_off() -> str:

@@ -77,6 +77,7 @@ ERROR_CODES = frozenset(
         "verify_mpi",
         "verify_package_missing",
         "verify_version_mismatch",
+        "worker_lost",
     }
 )
 

@@ -117,11 +117,17 @@ def test_what_a_setuid_starter_makes_up_for_is_yellow(
     assert states(privilege_points())["privileges"] == "red"
 
 
-def test_no_new_privileges_is_said_with_its_remedy(kernel: dict[str, str]) -> None:
+def test_no_new_privileges_is_red_where_subordinate_ids_would_be_used(
+    kernel: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     kernel["/proc/self/status"] = "Name:\tpython\nNoNewPrivs:\t1\n"
     found = next(point for point in privilege_points() if point["name"] == "privileges")
     assert found["state"] == "yellow"
     assert "pam" in found["todo"]
+    kernel["/etc/subuid"] = "4711:165536:65536\n"
+    monkeypatch.setattr(node_check.shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert states(privilege_points())["privileges"] == "red"
+    assert states(privilege_points("ignore-subuid"))["privileges"] == "yellow"
 
 
 def test_subordinate_ids_that_are_too_few_are_told_from_none(

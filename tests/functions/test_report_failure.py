@@ -161,3 +161,28 @@ def test_the_staging_place_of_a_failed_run_is_emptied(
     Path(run.rendered["staging"]["path"]).write_text("half")
     report(run.id, None, {"status": "FAILED"}, render_recipe=run.rendered)
     assert list(staging.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        (
+            "parsl.executors.high_throughput.errors.ManagerLost: Task failure due to loss of manager 0c on host n7",
+            "The image could not be built: the batch job or worker ended before the step did, by its walltime, "
+            "a cancel or a failed node.",
+        ),
+        (
+            "parsl.jobs.errors.TooManyJobFailuresError: Error 1:\n\tEXIT CODE: 1\n\tSTDERR: sbatch: error: "
+            "invalid account\n",
+            "The image could not be built: the batch job or worker could not be started: sbatch: error: invalid "
+            "account",
+        ),
+    ],
+)
+def test_a_lost_job_is_told_from_a_bug(said: str, sentence: str, site: Site, run_id: str) -> None:
+    caught = {"Error": "ActionFailedException", "Cause": {"details": {"result": [said]}}}
+    rendered = {"ok": True, "payload_kind": "none", "cached": False}
+    result = report_failure(run_id, caught, None, [{"step": "render_recipe", "output": rendered}])
+    assert result["error"]["code"] == "worker_lost"
+    assert result["sentence"] == sentence
+    assert result["failed_step"] == "build_image"
