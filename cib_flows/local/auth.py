@@ -165,6 +165,14 @@ class AuthService:
         known = self._identities.get(held.subject) if held is not None else None
         return known.identity if known is not None else None
 
+    def scopes(self, authorization: str | None) -> frozenset[str] | None:
+        """The scopes of the token in this ``Authorization`` header; None for the home's own token,
+        which has every scope."""
+        held = self.read((authorization or "").partition(" ")[2].strip())
+        if held is None or held.token_id == STATIC:
+            return None
+        return frozenset(held.scopes.split())
+
     def client(self, authorization: str | None, form: dict[str, str]) -> Identity | None:
         """Whose id and secret a request carries, in its header or its form."""
         name, secret = form.get("client_id", ""), form.get("client_secret", "")

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from .errors import StateError
 from .provider_calls import PROVIDER_PATIENCE, ProviderCalls
 from .providers import run_as
 from .question import question_of
+from .role_tokens import RoleTokens
 from .states import Finished
 from .store import LogEntry, Run, Store
 from .web_inputs import WebInputs
@@ -39,7 +40,6 @@ FULL_DISK_PAUSE = 1.0
 @dataclass
 class _Running:
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
-    asked: bool = False
     task: asyncio.Task[None] | None = None
 
 
@@ -47,13 +47,21 @@ class Interpreter:
     """Runs flows on the event loop it was started on.
 
     :param providers: by their ActionUrl
+    :param on_rest: called with a run's id when nothing more happens to it by itself
     """
 
     def __init__(
-        self, store: Store, web_inputs: WebInputs, providers: Mapping[str, ActionProvider]
+        self,
+        store: Store,
+        web_inputs: WebInputs,
+        roles: RoleTokens,
+        providers: Mapping[str, ActionProvider],
+        on_rest: Callable[[str], None],
     ) -> None:
         self._store = store
         self._web_inputs = web_inputs
+        self._roles = roles
+        self._on_rest = on_rest
         self._calls = ProviderCalls(providers)
         self._running: dict[str, _Running] = {}
 
@@ -63,7 +71,6 @@ class Interpreter:
 
     async def start(self) -> None:
         """Take up every run that was ACTIVE."""
-        self._web_inputs.close_ended()
         for run_id in self._store.active_runs():
             self.launch(run_id)
 
@@ -104,8 +111,7 @@ class Interpreter:
         try:
             while not await self._moved(run_id, running):
                 await asyncio.sleep(FULL_DISK_PAUSE)
-            if running.asked:
-                self._web_inputs.close_ended()
+            self._on_rest(run_id)
         except Exception:
             # Not even the failure could be stored: the run stays ACTIVE, and the next start goes on.
             logger.exception("run %s: its state could not be stored", run_id)
@@ -170,7 +176,6 @@ class Interpreter:
         if kind == "Action":
             return await self._act(run, state, running)
         if kind == "CreateWebInput":
-            running.asked = True
             return self._ask(run, state)
         if kind == "AwaitWebInput":
             return await self._await_answer(run, state, running)
@@ -216,7 +221,6 @@ class Interpreter:
         asked = self._web_inputs.get(web_input_id)
         if asked is None or asked.run_id != run.id:
             raise StateError("States.Runtime", f"This run has no web input {web_input_id!r}.")
-        running.asked = True
         if run.pending is None:
             run.pending = {"web_input_id": web_input_id}
             self._store.save_run(run, [started(run, state, shown, warnings)])
@@ -266,6 +270,8 @@ class Interpreter:
     def _identity(self, run: Run, state: Mapping[str, Any]) -> Identity:
         if run_as(state) == "Flow":
             return Identity(run.flow_id, f"{run.flow_id}@clients.auth.globus.org")
+        if run_as(state) != "User":
+            return self._roles.identity(run.id, run_as(state))
         return run.identity
 
     # --- what is kept -----------------------------------------------------------------------------

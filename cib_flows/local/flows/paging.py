@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from .errors import unprocessable
 
-__all__ = ["flag", "limit", "marker", "place"]
+__all__ = ["flag", "limit", "marker", "names", "place"]
 
 
 def marker(place: int) -> str:
@@ -63,3 +63,8 @@ def flag(query: Mapping[str, str], name: str) -> bool:
         return False
     message = "value could not be parsed to a boolean"
     raise unprocessable([{"loc": [name], "msg": message, "type": "type_error.bool"}])
+
+
+def names(text: str | None) -> set[str]:
+    """The names in a comma-separated query parameter."""
+    return {name.strip() for name in (text or "").split(",") if name.strip()}

@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from cib_flows.local.actions import Identity
 
+from . import token_scopes as scopes
 from .errors import Refusal, unprocessable
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ Handler = Callable[[Request], Awaitable[Answer]]
 
 def flow_routes(service: FlowsService) -> list[Route]:
     """The routes of ``service``. ``request.state.identity`` must have been set by the server's
-    middleware."""
+    middleware, and ``request.state.scopes`` may be."""
 
     async def create_flow(request: Request) -> Answer:
         return service.create_flow(_identity(request), await _body(request))
@@ -81,6 +82,9 @@ def flow_routes(service: FlowsService) -> list[Route]:
     async def release_run(request: Request) -> Answer:
         return service.release_run(_identity(request), _id(request))
 
+    async def notifications(request: Request) -> Answer:
+        return service.notifications(_identity(request))
+
     async def list_web_inputs(request: Request) -> Answer:
         return service.web_inputs.page(_identity(request), request.query_params)
 
@@ -91,25 +95,27 @@ def flow_routes(service: FlowsService) -> list[Route]:
         return service.web_inputs.respond(_identity(request), _id(request), await _body(request))
 
     return [
-        _route("GET", "/web_inputs", list_web_inputs),
-        _route("GET", "/web_inputs/{id}", get_web_input),
-        _route("POST", "/web_inputs/{id}/respond", respond_to_web_input),
-        _route("POST", "/flows", create_flow, status=201),
-        _route("GET", "/flows", list_flows),
-        _route("POST", "/flows/validate", validate_flow),
-        _route("GET", "/flows/{id}", get_flow),
-        _route("PUT", "/flows/{id}", update_flow),
-        _route("DELETE", "/flows/{id}", delete_flow),
-        _route("POST", "/flows/{id}/run", run_flow, status=201),
-        _route("POST", "/flows/{id}/validate_run", validate_run),
-        _route("GET", "/runs", list_runs),
-        _route("GET", "/runs/{id}", get_run),
-        _route("PUT", "/runs/{id}", update_run),
-        _route("GET", "/runs/{id}/definition", get_run_definition),
-        _route("GET", "/runs/{id}/log", get_run_logs),
-        _route("POST", "/runs/{id}/cancel", cancel_run),
-        _route("POST", "/runs/{id}/resume", resume_run),
-        _route("POST", "/runs/{id}/release", release_run),
+        # Not in the hosted service, which writes e-mails.
+        _route("GET", "/local/notifications", notifications, scopes.VIEW_RUNS),
+        _route("GET", "/web_inputs", list_web_inputs, scopes.ASKED),
+        _route("GET", "/web_inputs/{id}", get_web_input, scopes.ASKED),
+        _route("POST", "/web_inputs/{id}/respond", respond_to_web_input, scopes.ASKED),
+        _route("POST", "/flows", create_flow, scopes.MANAGE_FLOWS, status=201),
+        _route("GET", "/flows", list_flows, scopes.VIEW_FLOWS),
+        _route("POST", "/flows/validate", validate_flow, scopes.MANAGE_FLOWS),
+        _route("GET", "/flows/{id}", get_flow, scopes.VIEW_FLOWS),
+        _route("PUT", "/flows/{id}", update_flow, scopes.MANAGE_FLOWS),
+        _route("DELETE", "/flows/{id}", delete_flow, scopes.MANAGE_FLOWS),
+        _route("POST", "/flows/{id}/run", run_flow, scopes.FLOW_USER, status=201),
+        _route("POST", "/flows/{id}/validate_run", validate_run, scopes.FLOW_USER),
+        _route("GET", "/runs", list_runs, scopes.VIEW_RUNS),
+        _route("GET", "/runs/{id}", get_run, scopes.VIEW_RUNS),
+        _route("PUT", "/runs/{id}", update_run, scopes.MANAGE_RUNS),
+        _route("GET", "/runs/{id}/definition", get_run_definition, scopes.VIEW_RUNS),
+        _route("GET", "/runs/{id}/log", get_run_logs, scopes.VIEW_RUNS),
+        _route("POST", "/runs/{id}/cancel", cancel_run, scopes.MANAGE_RUNS),
+        _route("POST", "/runs/{id}/resume", resume_run, scopes.RESUME),
+        _route("POST", "/runs/{id}/release", release_run, scopes.MANAGE_RUNS),
     ]
 
 
@@ -119,9 +125,13 @@ class _Answer(JSONResponse):
         return json.dumps(content, separators=(",", ":")).encode("ascii")
 
 
-def _route(method: str, path: str, handler: Handler, status: int = 200) -> Route:
+def _route(
+    method: str, path: str, handler: Handler, allowed: tuple[str, ...], status: int = 200
+) -> Route:
     async def answer(request: Request) -> Response:
         try:
+            _identity(request)
+            scopes.require_scope(request, allowed)
             return _Answer(await handler(request), status_code=status)
         except Refusal as refusal:
             return _Answer(refusal.document(), status_code=refusal.status)

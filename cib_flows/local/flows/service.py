@@ -12,11 +12,13 @@ from starlette.routing import Route
 from cib_flows.local.actions import ActionProvider, Identity
 from cib_flows.local.database import Database
 
-from . import documents, paging, roles, routes, submissions
+from . import documents, flow_list, paging, roles, routes, submissions
 from .errors import Refusal, unprocessable
 from .interpreter import Interpreter
+from .notifications import Notifications
 from .parameters import without_private
 from .providers import action_url, given_scope, handler_problem, run_as, scope
+from .role_tokens import Identify, RoleTokens
 from .store import ENDED, Flow, LogEntry, Run, RunSummary, Store, now_text
 from .web_input_requests import WebInputRequests
 from .web_inputs import LIFETIME, WebInputs
@@ -26,16 +28,6 @@ __all__ = ["FlowsService"]
 TOKEN_LIFETIME = 172_800
 PAGE = 20
 LOG_PAGE = 10
-FLOW_ORDER = (
-    "id",
-    "scope_string",
-    "flow_owners",
-    "flow_administrators",
-    "title",
-    "created_at",
-    "updated_at",
-)
-
 Document = dict[str, Any]
 
 
@@ -45,6 +37,7 @@ class FlowsService:
     :param providers: action providers by their production ActionUrl
     :param base_url: where the service answers, for the URLs in flow documents
     :param web_input_lifetime: seconds for which people may answer a run's question
+    :param identify: whose a token is that a run brought for a role; None for one that is not valid
     """
 
     def __init__(
@@ -53,10 +46,15 @@ class FlowsService:
         providers: Mapping[str, ActionProvider],
         base_url: str,
         web_input_lifetime: float = LIFETIME,
+        identify: Identify = lambda token: None,
     ) -> None:
         self._store = Store(database)
         self._web_inputs = WebInputs(database, web_input_lifetime)
-        self._interpreter = Interpreter(self._store, self._web_inputs, providers)
+        self._roles = RoleTokens(database, identify)
+        self._notifications = Notifications(database)
+        self._interpreter = Interpreter(
+            self._store, self._web_inputs, self._roles, providers, self._on_rest
+        )
         self.web_inputs = WebInputRequests(self._web_inputs, self._store, self._run_roles)
         self._urls = sorted(providers)
         self._base_url = base_url.rstrip("/")
@@ -66,6 +64,8 @@ class FlowsService:
 
     async def start(self) -> None:
         """Take up the runs that were ACTIVE; call it on the loop that serves the routes."""
+        self._web_inputs.close_ended()
+        self._roles.forget_ended()
         await self._interpreter.start()
 
     async def stop(self) -> None:
@@ -75,6 +75,17 @@ class FlowsService:
     async def settled(self, run_id: str) -> None:
         """Return when the run has ended or is INACTIVE; at once for a run that is not known."""
         await self._interpreter.settled(run_id)
+
+    def _on_rest(self, run_id: str) -> None:
+        run = self._store.summary(run_id)
+        if run is not None:
+            self._notifications.changed(run)
+            self._web_inputs.close_ended()
+            self._roles.forget_ended()
+
+    def notifications(self, identity: Identity) -> Document:
+        """What the service would have written to the caller by e-mail."""
+        return {"notifications": self._notifications.sent(identity.urn)}
 
     # --- flows ------------------------------------------------------------------------------------
 
@@ -131,50 +142,28 @@ class FlowsService:
     def list_flows(
         self, identity: Identity, query: Mapping[str, str], orderby: Sequence[str]
     ) -> Document:
-        wanted = _names(query.get("filter_roles"))
-        words = query.get("filter_fulltext", "").casefold().split()
-        found = []
-        for flow in self._store.flows():
-            user_roles = roles.flow_roles(flow, identity)
-            if not user_roles or (wanted and not wanted & set(user_roles)):
-                continue
-            text = " ".join(
-                [flow.content[name] for name in ("title", "subtitle", "description")]
-                + flow.content["keywords"]
-            ).casefold()
-            if all(word in text for word in words):
-                found.append(self._flow_document(flow, identity))
-        # A stable sort by the last criterion first, so that the first one decides.
-        for field, descending in reversed(
-            [_order(text) for text in orderby or ["updated_at DESC"]]
-        ):
-            found.sort(
-                key=lambda document: str(_order_value(document, field)).casefold(),
-                reverse=descending,
-            )
-        first = paging.place(query) or 0
-        size = paging.limit(query, PAGE)
-        more = first + size < len(found)
-        return {
-            "flows": found[first : first + size],
-            "limit": size,
-            "has_next_page": more,
-            "marker": paging.marker(first + size) if more else None,
-        }
+        shown = (
+            self._flow_document(flow, identity)
+            for flow in self._store.flows()
+            if roles.flow_roles(flow, identity)
+        )
+        return flow_list.page(shown, query, orderby)
 
     # --- starting runs ----------------------------------------------------------------------------
 
     def validate_run(self, identity: Identity, flow_id: str, body: Mapping[str, Any]) -> Document:
         flow = self._flow(identity, flow_id, "RUN")
         submissions.run_submission(body, with_input=True)
-        submissions.check_input(body["body"], flow.content["input_schema"])
+        given, _ = self._roles.take(body["body"])
+        submissions.check_input(given, flow.content["input_schema"])
         return {"message": "validation successful"}
 
     def run_flow(self, identity: Identity, flow_id: str, body: Mapping[str, Any]) -> Document:
         """Start a run; must be called on the service's loop."""
         flow = self._flow(identity, flow_id, "RUN")
         submission = submissions.run_submission(body, with_input=True)
-        submissions.check_input(body["body"], flow.content["input_schema"])
+        given, tokens = self._roles.take(body["body"])
+        submissions.check_input(given, flow.content["input_schema"])
         definition = flow.content["definition"]
         run_id = str(uuid.uuid4())
         now = int(time.time())
@@ -193,7 +182,7 @@ class FlowsService:
             definition,
             identity,
             context,
-            body["body"],
+            given,
             definition["StartAt"],
             0,
             None,
@@ -204,8 +193,9 @@ class FlowsService:
         entry = LogEntry(
             "FlowStarted",
             "The Flow Instance started execution",
-            {"input": without_private(body["body"])},
+            {"input": without_private(given)},
         )
+        self._roles.keep(run_id, tokens)
         self._store.add_run(run, submission, flow.content["input_schema"], entry.time, entry)
         self._interpreter.launch(run_id)
         return self.get_run(identity, run_id, {})
@@ -243,8 +233,8 @@ class FlowsService:
         return document
 
     def list_runs(self, identity: Identity, query: Mapping[str, str]) -> Document:
-        wanted_flows = _names(query.get("filter_flow_id"))
-        wanted_roles = _names(query.get("filter_roles"))
+        wanted_flows = paging.names(query.get("filter_flow_id"))
+        wanted_roles = paging.names(query.get("filter_roles"))
         size = paging.limit(query, PAGE)
         flows: dict[str, Flow | None] = {}
         found: list[tuple[int, Document]] = []
@@ -294,6 +284,7 @@ class FlowsService:
         _require_status(run, set(ENDED))
         document = self._run_document(run, identity)
         self._web_inputs.forget(run.id)
+        self._notifications.forget(run.id)
         self._store.delete_run(run.id)
         return document
 
@@ -357,23 +348,6 @@ def _uuid(text: str, name: str) -> str:
     except ValueError:
         problem = {"loc": [name], "msg": "value is not a valid uuid", "type": "type_error.uuid"}
         raise unprocessable([problem]) from None
-
-
-def _names(text: str | None) -> set[str]:
-    return {name.strip() for name in (text or "").split(",") if name.strip()}
-
-
-def _order(text: str) -> tuple[str, bool]:
-    field, _, direction = text.strip().partition(" ")
-    if field not in FLOW_ORDER or direction.upper() not in ("", "ASC", "DESC"):
-        message = f"{text!r} is not a field and ASC or DESC; fields are {', '.join(FLOW_ORDER)}"
-        raise unprocessable([{"loc": ["orderby"], "msg": message, "type": "value_error"}])
-    return field, direction.upper() == "DESC"
-
-
-def _order_value(document: Document, field: str) -> Any:
-    aliases = {"scope_string": "globus_auth_scope", "flow_owners": "flow_owner"}
-    return document[aliases.get(field, field)]
 
 
 def _forbidden(kind: str, name: str, permission: str) -> Refusal:

@@ -220,10 +220,6 @@ def action_body(state: State, document: Document, context: Context) -> tuple[Any
         )
     # The official examples evaluate expressions in web inputs.
     warnings = _expression_warnings(state) if state["Type"] == "Action" else []
-    if state.get("RunAs", "User") not in ("User", "Flow"):
-        warnings.append(
-            f"RunAs {state['RunAs']!r} is not supported here; the action ran as the run's owner."
-        )
     return body, shown, warnings
 
 

@@ -15,6 +15,7 @@ from cib_flows.flow.definition import definition_problems
 
 from . import roles
 from .errors import Refusal, unprocessable
+from .notifications import policy_problem
 from .states import MAX_DOCUMENT_BYTES
 
 __all__ = ["check_input", "flow_content", "flow_problems", "run_submission"]
@@ -198,12 +199,10 @@ def run_submission(body: Mapping[str, Any], *, with_input: bool) -> dict[str, An
     tags = given.get("tags", [])
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         problems.append(_problem(["tags"], "a list of strings is expected", "type_error.list"))
-    if not isinstance(given.get("activity_notification_policy", {}), dict):
-        problems.append(
-            _problem(
-                ["activity_notification_policy"], "value is not a valid dict", "type_error.dict"
-            )
-        )
+    wrong = policy_problem(given.get("activity_notification_policy", {}))
+    if wrong is not None:
+        place, message = wrong
+        problems.append(_problem(["activity_notification_policy", *place], message))
     problems += _role_problems(given, RUN_ROLES)
     if problems:
         raise unprocessable(problems)

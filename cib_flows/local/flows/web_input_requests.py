@@ -33,7 +33,7 @@ class WebInputRequests:
     def page(self, identity: Identity, query: Mapping[str, str]) -> Document:
         """The caller's web inputs, a page at a time."""
         wanted = {
-            name: _names(query.get(name))
+            name: paging.names(query.get(name))
             for name in ("filter_roles", "filter_states", "filter_flow_ids", "filter_run_ids")
         }
         _check_choices("filter_roles", wanted["filter_roles"], {"viewer", "respondent"})
@@ -145,10 +145,6 @@ class WebInputRequests:
 def _named(identity: Identity, urns: list[str]) -> bool:
     """The local Globus has no groups: a group stands for everybody in it."""
     return identity.urn in urns or any(urn.startswith(GROUPS) for urn in urns)
-
-
-def _names(text: str | None) -> set[str]:
-    return {name.strip().lower() for name in (text or "").split(",") if name.strip()}
 
 
 def _check_choices(name: str, given: set[str], known: set[str]) -> None:

@@ -106,13 +106,16 @@ def refused(text: str) -> ActionRefused:
 async def _authenticate(request: Request, answer: Callable[[Request], Any]) -> Response:
     token = request.headers.get("authorization", "").removeprefix("Bearer ")
     if token:
-        request.state.identity = identity(token)
+        name, semicolon, scopes = token.partition(";")
+        request.state.identity = identity(name)
+        request.state.scopes = frozenset(scopes.split()) if semicolon else None
     response: Response = await answer(request)
     return response
 
 
 class FlowsServer:
-    """The service behind a real socket; tokens are the names of their bearers."""
+    """The service behind a real socket; tokens are the names of their bearers, perhaps with a
+    semicolon and scopes."""
 
     def __init__(self, database: Path | str, providers: Mapping[str, Any], **options: Any) -> None:
         # With the protocol named, asyncio switches off the delay that would cost each answer 40 ms.
