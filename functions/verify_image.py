@@ -7,6 +7,7 @@ from typing import Any
 from ._shared.files import sha256_file
 from ._shared.lock_files import write_made_lock
 from ._shared.node_check import prepare_node
+from ._shared.payload_asks import with_asked
 from ._shared.proof import ImageUnderTest, prove
 from ._shared.results import StepFailed, run_step
 from ._shared.run_folder import RunFolder
@@ -44,7 +45,7 @@ def _verify_image(site: dict[str, Any], folder: RunFolder, sif_sha256: str) -> d
             "Neither apptainer nor singularity is installed where images are verified.",
         )
     image = ImageUnderTest(engine, folder.image, site, folder)
-    verification = prove(image, sif_sha256, spec, plan["worker"])
+    verification = prove(image, sif_sha256, with_asked(spec, plan), plan["worker"])
     verification["lock_sha256"] = write_made_lock(folder, plan, spec, verification, image.inventory)
     path = folder.write("verification.json", verification)
     packages = verification["packages"]

@@ -59,6 +59,12 @@ def asked_of(plan: dict[str, Any]) -> dict[str, Any]:
     return {**ASKED_NOTHING, **plan.get("asked", {})}
 
 
+def with_asked(spec: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
+    """The spec as if it had named the packages itself that the payload asks for."""
+    asked = asked_of(plan)
+    return {**spec, **{key: [*spec[key], *asked[key]] for key in ("apt", "conda", "pip")}}
+
+
 def lend_asked(asked: dict[str, Any], folder: str) -> None:
     """Write what is asked for into ``folder``, as the recipe reads it: a word per line."""
     os.makedirs(folder, mode=0o755)

@@ -22,6 +22,7 @@ from .image_facts import (
     judge_facts,
     read_facts,
 )
+from .machine_check import require_machine
 from .probe import DECOY_MODULE, PROBE_SOURCE
 from .processes import clean_environment, run_guarded
 from .results import StepFailed, last_bytes, shorten
@@ -31,7 +32,7 @@ from .sif import partition_sha256, squash_partition
 from .squash_listing import list_image, unreadable
 
 # Nothing of the host: an empty home in memory (programs may write there), no environment, no bound folders.
-CONTAINED = ["run", "--containall", "--cleanenv", "--no-eval", "--pwd", "/"]
+CONTAINED = ["--containall", "--cleanenv", "--no-eval", "--pwd", "/"]
 # A loopback device and nothing else; the one network that Apptainer gives everybody.
 NO_NETWORK = ["--net", "--network", "none"]
 WORKER_PROGRAM = "globus-compute-endpoint"
@@ -59,6 +60,7 @@ class ImageUnderTest:
         self.end = time.monotonic() + self.limit_s
         self.options: list[str] = []
         self.is_isolated = True
+        self.action = "run"
         self.inventory: dict[str, Any] = {}
 
     def run(
@@ -86,7 +88,7 @@ class ImageUnderTest:
         with tempfile.TemporaryDirectory(prefix="verify-", dir=self.folder.work) as place:
             output, errors = os.path.join(place, "output"), os.path.join(place, "errors")
             ended = run_guarded(
-                [self.engine, *CONTAINED, *options, self.path, *arguments],
+                [self.engine, self.action, *CONTAINED, *options, self.path, *arguments],
                 cwd="/",
                 environment=self.environment,
                 log_path=errors,
@@ -119,6 +121,9 @@ def prove(
     """
     verify = spec["verify"]
     image.options = gpu_options(verify.get("gpu"))
+    microarchitecture = require_machine(spec["machine"], engine_version())
+    if spec["runscript"]:
+        image.action = "exec"  # it has a command of its own, on which nobody's worker relies
     machine = platform.machine()  # nothing is built for another machine than the node
     wants_python = bool(spec["pip"] or spec["conda"] or verify.get("imports") or worker)
     # each start of a container takes a good part of a second, and they do not depend on one another
@@ -146,11 +151,15 @@ def prove(
         **squashfs,
         "verified_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "engine": engine_version(),
-        "arguments_pass_through": True,
+        "arguments_pass_through": image.action == "run" or None,
         "network": "none" if image.is_isolated else "of the node, which allows no other",
         "architecture": facts.architecture or None,
         "locale": facts.locale,
-        "host": {"python": platform.python_version(), "machine": platform.machine()},
+        "host": {
+            "python": platform.python_version(),
+            "machine": machine,
+            "microarchitecture": microarchitecture,
+        },
         "python": found["python"],
         "executable": found["executable"],
         "encoding": found["encoding"],

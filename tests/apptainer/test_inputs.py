@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import io
+import json
 import subprocess
 import tarfile
 import threading
@@ -144,3 +145,101 @@ def test_conda_packages_come_without_conda_in_the_base(
     missing = globus.build({**spec, "conda": ["no-such-conda-package"]})
     assert missing.document["failure"]["code"] == "conda_package_not_found"
     assert "no-such-conda-package" in missing.document["failure"]["sentence"]
+
+
+def test_files_labels_and_a_runscript(globus: LocalGlobus) -> None:
+    label = 'it\'s 100 % # of {what} "we" $(id) \\ hold'
+    container = globus.built(
+        {
+            "name": "worded",
+            **PLAIN,
+            "labels": {"org.example.note": label, "B": "%setup"},
+            "files": [
+                {
+                    "path": "/usr/local/bin/greet",
+                    "content": '#!/bin/sh\nprintf "<%s>" "it\'s" "$@"\n',
+                    "executable": True,
+                },
+                {"path": "/etc/cib-test/plain", "content": "%setup\n{{ x }}\n\nend"},
+            ],
+            "runscript": ["greet", "two words"],
+            "verify": {"commands": ["test -x /usr/local/bin/greet"]},
+        }
+    )
+    assert globus.inside(container, "a  b", "") == "<it's><two words><a  b><>"
+    exec_ = ["apptainer", "--silent", "exec", container["path"], "cat", "/etc/cib-test/plain"]
+    written = subprocess.run(exec_, capture_output=True, text=True, check=True).stdout
+    assert written == "%setup\n{{ x }}\n\nend"
+    shown = subprocess.run(
+        ["apptainer", "inspect", "--json", container["path"]],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    labels = json.loads(shown)["data"]["attributes"]["labels"]
+    assert labels["org.example.note"] == label
+    assert labels["B"] == "%setup"
+    assert labels["cib-flows.name"] == "worded"
+
+
+def test_a_payload_installs_what_it_asks_for(globus: LocalGlobus, web: tuple[Path, str]) -> None:
+    folder, address = web
+    files = {
+        "apt.txt": "hello\n",
+        "requirements.txt": "six==1.16.0  # old on purpose\n-r more.txt\n",
+        "more.txt": "toolz\n",
+        "pyproject.toml": "[project]\nname = 'cib-demo'\nversion = '1.2'\ndependencies = ['idna']\n"
+        "[build-system]\nrequires = ['setuptools']\nbuild-backend = 'setuptools.build_meta'\n"
+        "[tool.setuptools]\npy-modules = ['cib_demo']\n",
+        "cib_demo.py": "import idna, six, toolz\nWORD = 'installed'\n",
+        "postBuild": "#!/bin/sh\nset -e\npython3 -c 'import cib_demo; print(cib_demo.WORD)' > /payload/made.txt\n",
+        "start": '#!/bin/sh\nexport CIB_STARTED=yes\nexec "$@"\n',
+    }
+    (folder / "repo.tar.gz").write_bytes(archive(files))
+    spec = {
+        "name": "installed",
+        **PLAIN,
+        "payload": {"url": f"{address}/repo.tar.gz", "install": True},
+        "verify": {"imports": ["cib_demo"], "commands": ["hello | grep -q Hello"]},
+    }
+    container = globus.built(spec)
+    assert globus.inside(container, "cat", "/payload/made.txt") == "installed\n"
+    assert globus.inside(container, "printenv", "CIB_STARTED") == "yes\n"
+    words = ["two words", "it's", ""]
+    assert globus.inside(container, "printf", "<%s>", *words) == "<two words><it's><>"
+    shown = "import six, importlib.metadata as m; print(six.__version__, m.version('cib-demo'))"
+    assert globus.inside(container, "python3", "-c", shown) == "1.16.0 1.2\n"
+
+    # another source, the same environment: nothing of it is installed again
+    files["cib_demo.py"] = "import idna, six, toolz\nWORD = 'changed'\n"
+    (folder / "repo.tar.gz").write_bytes(archive(files))
+    changed = globus.built(spec)
+    assert changed["container_id"] != container["container_id"]
+    builds = sorted(
+        (globus.root / "runs").glob("*/build.json"), key=lambda path: path.stat().st_mtime
+    )
+    assert json.loads(builds[-1].read_text())["stage"] == "whole"
+    assert globus.inside(changed, "cat", "/payload/made.txt") == "changed\n"
+
+    files["postBuild"] = "#!/bin/sh\necho about to fail\nexit 7\n"
+    (folder / "repo.tar.gz").write_bytes(archive(files))
+    failed = globus.build(spec)
+    assert failed.document["failure"]["code"] == "post_build_failed"
+    assert "ended with status 7" in failed.document["failure"]["sentence"]
+
+    files["requirements.txt"] = "--index-url https://evil.example/\n"
+    (folder / "repo.tar.gz").write_bytes(archive(files))
+    refused = globus.build(spec)
+    assert refused.document["failure"]["code"] == "payload_refused"
+    assert "'requirements.txt, line 1'" in refused.document["failure"]["sentence"]
+    assert globus.leftovers() == []
+
+
+def archive(files: dict[str, str]) -> bytes:
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w:gz") as made:
+        for name, text in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(text), 0o755 if text.startswith("#!") else 0o644
+            made.addfile(entry, io.BytesIO(text.encode()))
+    return raw.getvalue()
