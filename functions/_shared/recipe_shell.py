@@ -141,6 +141,8 @@ CONDA_INSTALL = """\
     fi
     if [ -d {exchange}/tools/rattler ] && command -v python3 > /dev/null; then
         python3 {exchange}/conda_install.py --prefix {prefix}/conda "$@"
+        # what it unpacks is readable by its owner alone
+        chmod -R go+rX {prefix}/conda
     else
         conda=$(command -v micromamba || command -v mamba || command -v conda || true)
         [ -n "$conda" ] || refuse conda_missing 'The base image has no conda, and the build endpoint lends none.'
