@@ -17,6 +17,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -278,11 +279,21 @@ def _answers_on_ipv6(port: int) -> bool:
 
 
 class _Server(uvicorn.Server):
-    """Says when it answers."""
+    """Says when it answers, and sleeps while nobody asks anything: uvicorn's own loop wakes ten
+    times a second."""
 
     def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_started = on_started
+        self._loop = asyncio.get_running_loop()
+        self._told_to_stop = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        await self._told_to_stop.wait()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        self._loop.call_soon_threadsafe(self._told_to_stop.set)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -325,6 +336,7 @@ async def serve(
         timeout_graceful_shutdown=3,
         timeout_keep_alive=65,
         server_header=False,
+        date_header=False,  # kept up to date by the loop that we do without
     )
     server = _Server(config, started)
     await server.serve([web, *([compute] if compute else [])])
