@@ -124,7 +124,12 @@ def _collect(
 
 
 def _parse(path: str, text: str) -> _Module:
-    tree = ast.parse(text, filename=path)
+    try:
+        tree = ast.parse(text, filename=path)
+    except SyntaxError as broken:
+        raise BundleError(
+            f"functions/{path}, line {broken.lineno}, is not valid Python: {broken.msg}."
+        ) from broken
     lines = text.splitlines()
     futures: set[str] = set()
     imports: set[tuple[str, str | None, str | None]] = set()

@@ -8,74 +8,35 @@ file, otherwise each profile has its own.
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import json
-import platform
-import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from importlib import resources
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
-from cib_flows.bundle import FunctionBundle, bundle_function, function_names
-from cib_flows.deployment_record import (
-    Deployment,
-    RegisteredFunction,
-    load_deployment,
-    save_deployment,
+from cib_flows import allow_list
+from cib_flows.deployment_attempt import Attempt
+from cib_flows.deployment_plan import ROLES, Choices, Plan, Wanted, flow_differences, make_plan
+from cib_flows.deployment_record import Deployment, load_deployment
+from cib_flows.deployment_state import (
+    deployed_flow,
+    gone_functions,
+    require_mapped,
+    wanted_deployment,
 )
-from cib_flows.errors import CibFlowsError, NotFoundError, UsageError
+from cib_flows.errors import UsageError
 from cib_flows.files import one_at_a_time
+from cib_flows.flow_source import FlowSource, fill_placeholders
 from cib_flows.profiles import Globus
-from cib_flows.services import explained
 
 __all__ = [
+    "Choices",
     "FlowSource",
     "deploy",
     "ensure_deployed",
     "fill_placeholders",
+    "find_drift",
+    "plan_deployment",
 ]
 
-ROLES = ("flow_viewers", "flow_starters", "flow_administrators", "run_managers", "run_monitors")
 MAY_UPDATE = ("flow_owner", "flow_administrator")
-PLACEHOLDER = re.compile(r"<[^<>]*>")
-
-
-@dataclass(frozen=True)
-class FlowSource:
-    """The flow as it lies in ``flows/build_container``, before a deployment fills it."""
-
-    definition: dict[str, Any]
-    input_schema: dict[str, Any]
-    about: dict[str, Any]
-
-    @classmethod
-    def packaged(cls) -> FlowSource:
-        """The flow that this version of cib-flows comes with."""
-        folder = resources.files("cib_flows.flows").joinpath("build_container")
-        read = [
-            json.loads(folder.joinpath(name).read_text(encoding="utf-8"))
-            for name in ("definition.json", "input_schema.json", "flow.json")
-        ]
-        return cls(*read)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The Settings state's parameters: placeholders, and the endpoint profiles that the steps
-        ask for.
-        """
-        return dict(self.definition["States"]["Settings"]["Parameters"])
-
-    @property
-    def control_config(self) -> dict[str, Any]:
-        """The ``user_endpoint_config`` for light steps, such as watching a run."""
-        return dict(self.settings["control_config"])
-
-    @property
-    def build_config(self) -> dict[str, Any]:
-        """The ``user_endpoint_config`` for steps that build or run images."""
-        return dict(self.settings["build_config"])
 
 
 def ensure_deployed(globus: Globus, say: Callable[[str], None] | None = None) -> Deployment:
@@ -86,19 +47,26 @@ def ensure_deployed(globus: Globus, say: Callable[[str], None] | None = None) ->
     current = load_deployment(globus)
     if current is None:
         return deploy(globus, say=say)
-    wanted = _wanted_functions()
-    matches = all(
-        name in current.functions and current.functions[name].sha256 == bundle.sha256
-        for name, bundle in wanted.items()
-    ) and current.flow_sha256 == _flow_digest(_filled(FlowSource.packaged(), current))
-    try:
-        with explained("look up the deployed flow"):
-            flow = globus.flows.get_flow(current.flow_id)
-    except NotFoundError:
+    wanted = wanted_deployment(globus, current, Choices(), is_flow_there=True)
+    matches = {name: function.sha256 for name, function in current.functions.items()} == {
+        name: bundle.sha256 for name, bundle in wanted.bundles.items()
+    } and current.flow_sha256 == wanted.digest(current.function_ids)
+    flow = deployed_flow(globus, current)
+    if flow is None:
         return deploy(globus, say=say)
     if matches or str(flow.get("user_role") or MAY_UPDATE[0]) not in MAY_UPDATE:
         return current
     return deploy(globus, say=say)
+
+
+def plan_deployment(globus: Globus, choices: Choices | None = None, force: bool = False) -> Plan:
+    """What ``deploy`` would do now; nothing is changed. Raises like ``deploy``."""
+    before = load_deployment(globus) if not force else _load_or_none(globus)
+    flow = deployed_flow(globus, before)
+    wanted = wanted_deployment(globus, before, choices or Choices(), flow is not None)
+    # While the flow is there, so are its functions; asking for each would take a while.
+    gone = gone_functions(globus, before) if before and flow is None else set()
+    return make_plan(before, flow, wanted, gone, force)
 
 
 def deploy(
@@ -107,105 +75,97 @@ def deploy(
     run_endpoint: str | None = None,
     force: bool = False,
     say: Callable[[str], None] | None = None,
+    choices: Choices | None = None,
 ) -> Deployment:
     """Registers the functions whose text is new, creates or updates the flow, and writes the
     record.
 
-    Doing it again changes nothing. ``force`` registers every function anew and updates the flow.
-    ``say`` is told each thing that was changed, in one line.
+    Doing it again changes nothing. ``force`` registers every function anew and updates the flow,
+    with all its roles. ``say`` is told each thing that was changed, in one line.
 
-    Raises ``UsageError`` when no build endpoint is known, ``ServiceError`` when a service refuses.
+    When something fails half-way, what was done is taken back: the flow stays or becomes what it
+    was, and the record is not touched. Functions that could not be deleted again are noted beside
+    the record, and the next attempt uses them.
+
+    Raises ``UsageError`` when no build endpoint is known or a collection takes no consent,
+    ``ServiceError`` when a service refuses.
     """
     tell = say or (lambda line: None)
+    chosen = choices or Choices()
+    chosen = replace(
+        chosen,
+        build_endpoint=build_endpoint or chosen.build_endpoint,
+        run_endpoint=run_endpoint or chosen.run_endpoint,
+    )
     # Two first builds at once must not make two flows.
     with one_at_a_time(globus.record_path.with_suffix(".lock")):
-        return _deploy(globus, build_endpoint, run_endpoint, force, tell)
+        plan = plan_deployment(globus, chosen, force)
+        before = load_deployment(globus) if not force else _load_or_none(globus)
+        if chosen.data_access:
+            require_mapped(globus, chosen.data_access)
+        return Attempt(globus, plan, before, tell).run(force)
 
 
-def _deploy(
-    globus: Globus,
-    build_endpoint: str | None,
-    run_endpoint: str | None,
-    force: bool,
-    tell: Callable[[str], None],
-) -> Deployment:
-    before = load_deployment(globus) if not force else _load_or_none(globus)
-    flow_exists = before is not None and _exists(globus, before.flow_id)
-    recorded = before.build_endpoint if before else None
-    # Where the flow is gone, so may be the endpoint of its record: a home may have been made anew.
-    known = (recorded, globus.build_endpoint) if flow_exists else (globus.build_endpoint, recorded)
-    build = build_endpoint or known[0] or known[1]
-    if build is None:
-        raise UsageError(
-            "No build endpoint is known; name one with --build-endpoint or "
-            "CIB_FLOWS_BUILD_ENDPOINT."
-        )
-    if run_endpoint is None:
-        run_endpoint = before.run_endpoint if before and before.build_endpoint == build else build
+def find_drift(globus: Globus) -> list[str]:
+    """In which ways what is deployed differs from the record or from the files, one line for each.
 
-    functions: dict[str, RegisteredFunction] = {}
-    for name, bundle in _wanted_functions().items():
-        old = before.functions.get(name) if before and not force else None
-        if old and old.sha256 == bundle.sha256 and (flow_exists or _registered(globus, old)):
-            functions[name] = old
-        else:
-            functions[name] = _register(globus, bundle)
-            tell(f"registered {name} as {functions[name].id}")
-
-    after = Deployment(
-        flow_id=before.flow_id if before and flow_exists else "",
-        flow_sha256="",
-        build_endpoint=build,
-        run_endpoint=run_endpoint,
-        functions=functions,
-        roles=before.roles if before and flow_exists else {},
-        worker=before.worker if before and before.build_endpoint == build else {},
-    )
-    after = _put_flow(globus, after, before.flow_sha256 if before and not force else "", tell)
-    if after != before:
-        save_deployment(globus, after)
-    return after
-
-
-def fill_placeholders(value: Any, fillings: dict[str, str]) -> Any:
-    """A copy of ``value`` in which each string that is a placeholder, such as ``<endpoint:build>``,
-    is filled.
-
-    Raises ``CibFlowsError`` naming what is left over.
+    Raises ``ServiceError`` when Globus cannot be asked.
     """
-    filled = _fill(copy.deepcopy(value), fillings)
-    left = sorted({text for text in _strings(filled) if PLACEHOLDER.fullmatch(text)})
-    if left:
-        raise CibFlowsError(
-            "The flow's definition has placeholders that this version cannot fill: "
-            f"{', '.join(left)}."
+    record = load_deployment(globus)
+    if record is None:
+        return ["nothing is deployed, or its record is not here"]
+    wanted = wanted_deployment(globus, record, Choices(), is_flow_there=True)
+    drift = []
+    gone = gone_functions(globus, record)
+    for name, bundle in wanted.bundles.items():
+        function = record.functions.get(name)
+        if function is None:
+            drift.append(f"the function {name} is in the files and not deployed")
+        elif function.sha256 != bundle.sha256:
+            drift.append(
+                f"the function {name} is {bundle.sha256[:12]} in the files and "
+                f"{function.sha256[:12]} in the record"
+            )
+        if name in gone and function is not None:
+            drift.append(f"the function {name} ({function.id}) is gone from Globus Compute")
+    drift += [
+        f"the function {name} is deployed and no longer in the files"
+        for name in record.functions
+        if name not in wanted.bundles
+    ]
+    if globus.home and record.build_endpoint == globus.build_endpoint:
+        drift += [
+            f"the endpoint's allowed_functions.yaml lacks {name}"
+            for name in allow_list.missing_from(globus.home, record)
+        ]
+    return [*drift, *_flow_drift(globus, record, wanted)]
+
+
+def _flow_drift(globus: Globus, record: Deployment, wanted: Wanted) -> list[str]:
+    flow = deployed_flow(globus, record)
+    if flow is None:
+        return [f"the flow {record.flow_id} is gone from Globus Flows"]
+    drift = []
+    known = {**{name: f"(not deployed) {name}" for name in wanted.bundles}, **record.function_ids}
+    changes = list(flow_differences(flow, wanted.document(known)))
+    if changes and record.flow_sha256 == wanted.digest(known):
+        drift.append("the flow was changed on the service since it was deployed:")
+    elif changes or record.flow_sha256 != wanted.digest(known):
+        drift.append("the flow in the files is not the one that is deployed:")
+    drift += [f"  {change}" for change in changes]
+    for role in ROLES:
+        if role in flow and sorted(flow[role] or []) != sorted(record.roles.get(role, [])):
+            drift.append(
+                f"{role} are {sorted(flow[role] or [])} on the service and "
+                f"{sorted(record.roles.get(role, []))} in the record"
+            )
+    subscription = str(flow.get("subscription_id") or "")
+    if record.subscription_id not in ("", "DEFAULT", subscription):
+        drift.append(
+            f"the subscription is {subscription or 'none'} on the service and "
+            f"{record.subscription_id} in the record"
         )
-    return filled
-
-
-def _fill(value: Any, fillings: dict[str, str]) -> Any:
-    if isinstance(value, dict):
-        return {key: _fill(inner, fillings) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_fill(inner, fillings) for inner in value]
-    if isinstance(value, str):
-        return fillings.get(value, value)
-    return value
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for inner in value.values():
-            yield from _strings(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _strings(inner)
-    elif isinstance(value, str):
-        yield value
-
-
-def _wanted_functions() -> dict[str, FunctionBundle]:
-    return {name: bundle_function(name) for name in function_names()}
+    return drift
 
 
 def _load_or_none(globus: Globus) -> Deployment | None:
@@ -213,97 +173,3 @@ def _load_or_none(globus: Globus) -> Deployment | None:
         return load_deployment(globus)
     except UsageError:
         return None
-
-
-def _exists(globus: Globus, flow_id: str) -> bool:
-    try:
-        with explained("look up the deployed flow"):
-            globus.flows.get_flow(flow_id)
-    except NotFoundError:
-        return False
-    return True
-
-
-def _registered(globus: Globus, function: RegisteredFunction) -> bool:
-    globus.compute_pacer.wait()
-    try:
-        with explained("look up a registered function"):
-            globus.compute_v2.get_function(function.id)
-    except NotFoundError:
-        return False
-    return True
-
-
-def _register(globus: Globus, bundle: FunctionBundle) -> RegisteredFunction:
-    globus.compute_pacer.wait()
-    with explained(f"register the function {bundle.name}"):
-        answer = globus.compute.register_function(
-            {
-                "function_name": bundle.name,
-                "function_code": bundle.source,
-                # The service wraps text by itself, so that any Python version can run it.
-                "serialized": False,
-                "meta": {"python_version": platform.python_version(), "sdk_version": None},
-                "description": f"cib-flows {bundle.name}, sha256 {bundle.sha256}",
-            }
-        )
-    return RegisteredFunction(str(answer["function_uuid"]), bundle.sha256)
-
-
-def _filled(source: FlowSource, deployment: Deployment) -> FlowSource:
-    fillings = {
-        "<endpoint:build>": deployment.build_endpoint,
-        "<endpoint:run>": deployment.run_endpoint,
-        **{f"<function:{name}>": function.id for name, function in deployment.functions.items()},
-    }
-    schema = copy.deepcopy(source.input_schema)
-    schema["properties"]["build_endpoint"]["default"] = deployment.build_endpoint
-    return FlowSource(
-        definition=fill_placeholders(source.definition, fillings),
-        input_schema=fill_placeholders(schema, fillings),
-        about=source.about,
-    )
-
-
-def _flow_digest(flow: FlowSource) -> str:
-    text = json.dumps([flow.definition, flow.input_schema, flow.about], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _put_flow(
-    globus: Globus, deployment: Deployment, deployed_sha256: str, tell: Callable[[str], None]
-) -> Deployment:
-    flow = _filled(FlowSource.packaged(), deployment)
-    digest = _flow_digest(flow)
-    roles: dict[str, Any] = {role: list(flow.about.get(role, [])) for role in ROLES}
-    about: dict[str, Any] = {
-        key: flow.about[key]
-        for key in ("subtitle", "description", "keywords", "subscription_id")
-        if flow.about.get(key)
-    }
-    if not deployment.flow_id:
-        globus.flows_pacer.wait()
-        with explained("create the flow"):
-            created = globus.flows.create_flow(
-                flow.about["title"], flow.definition, flow.input_schema, **about, **roles
-            )
-        tell(f"created the flow {created['id']}")
-        return replace(deployment, flow_id=str(created["id"]), flow_sha256=digest, roles=roles)
-    if digest != deployed_sha256:
-        # Roles that the file has not changed are left alone: an administrator may have set others
-        # in the web app.
-        changed = {
-            role: names for role, names in roles.items() if names != deployment.roles.get(role)
-        }
-        globus.flows_pacer.wait()
-        with explained("update the flow"):
-            globus.flows.update_flow(
-                deployment.flow_id,
-                title=flow.about["title"],
-                definition=flow.definition,
-                input_schema=flow.input_schema,
-                **about,
-                **changed,
-            )
-        tell(f"updated the flow {deployment.flow_id}")
-    return replace(deployment, flow_sha256=digest, roles=roles)

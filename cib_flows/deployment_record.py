@@ -20,10 +20,13 @@ from cib_flows.profiles import Globus
 __all__ = [
     "Deployment",
     "RegisteredFunction",
+    "leftovers_path",
     "load_deployment",
+    "load_leftovers",
     "read_record",
     "remember_worker",
     "save_deployment",
+    "save_leftovers",
 ]
 
 RECORD_FORMAT = 1
@@ -43,7 +46,10 @@ class Deployment:
     """What is deployed. ``flow_sha256`` covers everything the flow was created or updated with.
 
     ``worker`` holds the versions (``globus-compute-endpoint``, ``parsl``) last seen in an image
-    that the build endpoint made, so that a recipe can be rendered without asking it.
+    that the build endpoint made, so that a recipe can be rendered without asking it. ``roles`` are
+    those last sent, ``given_roles`` those among them that a deployer chose; ``data_access`` lists
+    collections for whose consent runs ask; ``retired`` the functions of the deployment before,
+    which runs that were under way then still call.
     """
 
     flow_id: str
@@ -53,7 +59,21 @@ class Deployment:
     functions: dict[str, RegisteredFunction]
     roles: dict[str, list[str]] = field(default_factory=dict)
     worker: dict[str, str] = field(default_factory=dict)
+    given_roles: dict[str, list[str]] = field(default_factory=dict)
+    subscription_id: str = ""
+    data_access: list[str] = field(default_factory=list)
+    retired: list[str] = field(default_factory=list)
     cib_flows: str = __version__
+
+    @property
+    def function_ids(self) -> dict[str, str]:
+        """The UUID of each function by its name."""
+        return {name: function.id for name, function in self.functions.items()}
+
+    @property
+    def allowed_functions(self) -> list[str]:
+        """The UUIDs that an endpoint which lists what it allows has to list."""
+        return sorted({*self.function_ids.values(), *self.retired})
 
     def function_id(self, name: str) -> str:
         """The UUID of a registered function; raises ``NotDeployedError`` when it is not among
@@ -104,6 +124,10 @@ def read_record(path: Path) -> Deployment | None:
             functions=functions,
             roles=dict(record.get("roles", {})),
             worker=dict(record.get("worker", {})),
+            given_roles=dict(record.get("given_roles", {})),
+            subscription_id=str(record.get("subscription_id", "")),
+            data_access=[str(item) for item in record.get("data_access", [])],
+            retired=[str(item) for item in record.get("retired", [])],
             cib_flows=str(record.get("cib_flows", "")),
         )
     except (ValueError, TypeError, KeyError, AttributeError):
@@ -128,3 +152,31 @@ def remember_worker(
     updated = replace(deployment, worker=worker)
     save_deployment(globus, updated)
     return updated
+
+
+def leftovers_path(globus: Globus) -> Path:
+    """Where functions are noted that a deployment registered and could not put to use."""
+    return globus.record_path.with_suffix(".leftovers.json")
+
+
+def load_leftovers(globus: Globus) -> dict[str, RegisteredFunction]:
+    """Functions that an earlier attempt registered: the next one uses those whose text is still the
+    same. A file that cannot be read is as good as none.
+    """
+    try:
+        noted = json.loads(leftovers_path(globus).read_text(encoding="utf-8"))
+        return {
+            str(name): RegisteredFunction(str(entry["id"]), str(entry["sha256"]))
+            for name, entry in noted.items()
+        }
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def save_leftovers(globus: Globus, functions: Mapping[str, RegisteredFunction]) -> None:
+    """Notes functions that are registered and not in use yet; with none, removes the note."""
+    if not functions:
+        leftovers_path(globus).unlink(missing_ok=True)
+        return
+    noted = {name: asdict(function) for name, function in functions.items()}
+    write_whole(leftovers_path(globus), json.dumps(noted, indent=2, sort_keys=True) + "\n")

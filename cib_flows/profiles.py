@@ -12,6 +12,7 @@ import hashlib
 import os
 import sys
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -42,13 +43,15 @@ class Globus:
     """A Globus to speak to: who acts (``app``), where its deployment record lies, and clients for
     the services.
 
-    ``build_endpoint`` is the endpoint that this Globus offers by itself, if any.
+    ``build_endpoint`` is the endpoint that this Globus offers by itself, if any; ``home`` the
+    folder of an embedded one, where it is on this machine and known.
     """
 
     profile: ProfileName
     app: globus_sdk.GlobusApp
     record_path: Path
     build_endpoint: str | None = None
+    home: Path | None = None
     flows_pacer: Pacer = field(default_factory=Pacer)
     compute_pacer: Pacer = field(default_factory=Pacer)
 
@@ -82,14 +85,23 @@ class Globus:
         with explained("log in to Globus Compute"):
             return globus_sdk.ComputeClientV2(app=self.app)
 
-    def flow(self, flow_id: str) -> globus_sdk.SpecificFlowClient:
+    @cached_property
+    def transfer(self) -> globus_sdk.TransferClient:
+        """Made only where it is needed: a login then asks for the consent to use Transfer."""
+        import globus_sdk
+
+        with explained("log in to Globus Transfer"):
+            return globus_sdk.TransferClient(app=self.app)
+
+    def flow(self, flow_id: str, data_access: Sequence[str] = ()) -> globus_sdk.SpecificFlowClient:
         """A client that may start and resume runs of one flow; logging in asks for that flow's
-        consent.
+        consent, and for access to the data of the mapped collections in ``data_access``.
         """
         import globus_sdk
 
         with explained("log in to the flow"):
-            return globus_sdk.SpecificFlowClient(flow_id, app=self.app)
+            client = globus_sdk.SpecificFlowClient(flow_id, app=self.app)
+            return client.add_app_transfer_data_access_scope(data_access) if data_access else client
 
     def compute_sdk_client(self) -> globus_compute_sdk.Client:
         """A new client of the Compute SDK, which is what an ``Executor`` needs."""
@@ -254,8 +266,13 @@ def _local(home: Path | None) -> Globus:
             "CIB_FLOWS_CLIENT_SECRET are not set; "
             "set all that 'cib-flows local env' prints, or name the home with --home."
         )
+    named = home or (default_home() if os.environ.get("CIB_FLOWS_HOME") else None)
     return Globus(
-        "local", _client_app(client_id, secret), _local_record(home), _endpoint_from_environment()
+        "local",
+        _client_app(client_id, secret),
+        _local_record(home),
+        _endpoint_from_environment(),
+        named,
     )
 
 

@@ -303,7 +303,9 @@ class BuildRun:
                     ),
                     force=True,
                 )
-        client = self.globus.flow(flow_id)
+        deployment = load_deployment(self.globus)
+        is_ours = deployment is not None and deployment.flow_id == flow_id
+        client = self.globus.flow(flow_id, deployment.data_access if deployment and is_ours else ())
         self.globus.flows_pacer.wait()
         with explained("resume the run"):
             client.resume_run(self.run_id)

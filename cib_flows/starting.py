@@ -6,6 +6,7 @@ import time
 import uuid
 from typing import Any
 
+from cib_flows.deployment_record import load_deployment
 from cib_flows.errors import ServiceError
 from cib_flows.profiles import Globus
 from cib_flows.services import explained, is_transient
@@ -28,7 +29,9 @@ def start_once(
     call's own tag is looked for. Raises ``ServiceError`` when the service refuses, or does not
     answer five times in a row.
     """
-    client = globus.flow(flow_id)
+    deployment = load_deployment(globus)
+    is_ours = deployment is not None and deployment.flow_id == flow_id
+    client = globus.flow(flow_id, deployment.data_access if deployment and is_ours else ())
     mark = f"request-{uuid.uuid4().hex[:12]}"
     attempt = 0
     while True:

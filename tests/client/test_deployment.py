@@ -15,7 +15,7 @@ import responses
 from globus_sdk import FlowsClient
 from globus_sdk.testing import load_response
 
-from cib_flows import deployment as deployment_module
+from cib_flows import deployment_state
 from cib_flows.bundle import bundle_function, function_names
 from cib_flows.deployment import FlowSource, deploy, ensure_deployed, fill_placeholders
 from cib_flows.deployment_record import Deployment, load_deployment
@@ -129,7 +129,7 @@ def change_text(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
             else bundle
         )
 
-    monkeypatch.setattr(deployment_module, "bundle_function", changed)
+    monkeypatch.setattr(deployment_state, "bundle_function", changed)
 
 
 def test_only_the_function_whose_text_is_new_is_registered_anew(

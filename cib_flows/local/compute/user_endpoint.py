@@ -50,6 +50,7 @@ class UserEndpoint:
         self._lock = threading.Lock()
         self._endpoint_id = str(order["endpoint_id"])
         run_dir = Path(order["run_dir"])
+        self._order = order
         self._config = _load_config(Path(order["endpoint_dir"]), order)
         self._engine = self._config.engine
         try:
@@ -99,8 +100,7 @@ class UserEndpoint:
             self._under_way.add(task_id)
         future = GCFuture(task_id, function_id=function_id)
         future.add_done_callback(lambda done: self._report(task_id, done))
-        allowed = self._config.allowed_functions
-        if allowed is not None and function_id not in allowed:
+        if not self._allows(function_id):
             self._refuse(
                 future,
                 "FUNCTION_NOT_ALLOWED",
@@ -118,6 +118,19 @@ class UserEndpoint:
             self._refuse(
                 future, "RemoteExecutionError", f"Failed to start task: {_one_line(problem)}"
             )
+
+    def _allows(self, function_id: str) -> bool:
+        """Whether the allow-list has the function; a deployment may have added it since this process
+        began."""
+        allowed = self._config.allowed_functions
+        if allowed is None or function_id in allowed:
+            return True
+        try:
+            fresh = _load_config(Path(self._order["endpoint_dir"]), self._order)
+        except Refused:
+            return False
+        self._config.allowed_functions = fresh.allowed_functions
+        return fresh.allowed_functions is None or function_id in fresh.allowed_functions
 
     def _refuse(self, future: Any, code: str, sentence: str) -> None:
         future.set_result(_failure(str(future.gc_task_id), code, sentence))
