@@ -53,7 +53,8 @@ class Globus:
     build_endpoint: str | None = None
     home: Path | None = None
     flows_pacer: Pacer = field(default_factory=Pacer)
-    compute_pacer: Pacer = field(default_factory=Pacer)
+    # Globus Compute allows 20 requests in 10 seconds, and a first deployment has almost as many.
+    compute_pacer: Pacer = field(default_factory=lambda: Pacer(19))
 
     @cached_property
     def flows(self) -> globus_sdk.FlowsClient:
