@@ -54,12 +54,12 @@ def machine_text(spec: dict[str, Any]) -> str:
         lines.append(
             "".join(f"    export {v}={quote(f'-O2 {flags}')}\n" for v in ("CFLAGS", "CXXFLAGS", "FFLAGS"))
         )  # fmt: skip
-    if name:
-        lines.append(f"    export CONDA_OVERRIDE_ARCHSPEC={quote(name)}\n")
     if machine or spec["conda"] or spec["payload"].get("install"):
         # what the build node happens to have must not decide what the image holds
         cuda = machine["gpu"]["version"] if machine.get("gpu", {}).get("kind") == "cuda" else ""
         lines.append(f"    export CONDA_OVERRIDE_CUDA={quote(cuda)}\n")
+        level = quote(name) if name else '"$(uname -m)"'
+        lines.append(f"    export CONDA_OVERRIDE_ARCHSPEC={level}\n")
     return "".join(lines)
 
 

@@ -1,4 +1,8 @@
-"""A conda channel made from nothing: one package that installs one program, and one that needs it."""
+"""A conda channel made from nothing.
+
+One package that installs one program, one that needs it, a Python that leads to Debian's own, and one that asks
+for a GPU.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,21 @@ import hashlib
 import io
 import json
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 
+# A prefix of its own around an interpreter that stands elsewhere, as a virtual environment has it.
+PYTHON = {
+    "bin/python": Path("/usr/bin/python3"),
+    "bin/python3": Path("/usr/bin/python3"),
+    "pyvenv.cfg": "home = /usr/bin\ninclude-system-site-packages = false\n",
+    "lib/python3.11/site-packages/README.txt": "packages go here\n",
+}
 PROGRAM = "#!/bin/sh\necho hello from conda\n"
 
 
 def make_channel(root: Path) -> Path:
-    """Write ``hello-program`` 1.0 and ``hello-user`` 2.1, which depends on it, as a noarch channel."""
+    """Write ``hello-program``, ``hello-user``, ``python`` and ``gpu-program`` as a noarch channel."""
     noarch = root / "noarch"
     (root / "linux-64").mkdir(parents=True)
     noarch.mkdir()
@@ -21,6 +33,8 @@ def make_channel(root: Path) -> Path:
         **_package(
             noarch, "hello-user", "2.1", ["hello-program >=1.0"], {"share/hello.txt": "hi\n"}
         ),
+        **_package(noarch, "python", "3.11.2", [], PYTHON),
+        **_package(noarch, "gpu-program", "1.0", ["__cuda >=12"], {"share/gpu.txt": "hi\n"}),
     }
     for folder, found in ((noarch, packages), (root / "linux-64", {})):
         text = json.dumps(
@@ -31,7 +45,11 @@ def make_channel(root: Path) -> Path:
 
 
 def _package(
-    folder: Path, name: str, version: str, depends: list[str], contents: dict[str, str]
+    folder: Path,
+    name: str,
+    version: str,
+    depends: list[str],
+    contents: Mapping[str, str | Path],
 ) -> dict[str, dict[str, object]]:
     index = {
         "name": name,
@@ -47,9 +65,9 @@ def _package(
         "paths": [
             {
                 "_path": path,
-                "path_type": "hardlink",
-                "sha256": hashlib.sha256(text.encode()).hexdigest(),
-                "size_in_bytes": len(text.encode()),
+                "path_type": "softlink" if isinstance(text, Path) else "hardlink",
+                "sha256": hashlib.sha256(str(text).encode()).hexdigest(),
+                "size_in_bytes": len(str(text).encode()),
             }
             for path, text in contents.items()
         ],
@@ -64,6 +82,10 @@ def _package(
             "info/files": "".join(f"{path}\n" for path in contents),
         }.items():
             entry = tarfile.TarInfo(path)
+            if isinstance(text, Path):
+                entry.type, entry.linkname = tarfile.SYMTYPE, str(text)
+                archive.addfile(entry)
+                continue
             entry.size = len(text.encode())
             entry.mode = 0o755 if path.startswith("bin/") else 0o644
             archive.addfile(entry, io.BytesIO(text.encode()))

@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import io
 import json
+import os
 import subprocess
 import tarfile
 import threading
@@ -138,13 +139,71 @@ def test_conda_packages_come_without_conda_in_the_base(
         pytest.skip(
             "the site lends no rattler; deploy_scripts/test.sh puts it into the tools folder"
         )
-    make_channel(folder / "channel")
+    if not (folder / "channel").is_dir():
+        make_channel(folder / "channel")
     spec = {"name": "conda-made", **PLAIN, "conda_channels": [f"{address}/channel"]}
     container = globus.built({**spec, "conda": ["hello-user>=2"]})
     assert globus.inside(container, "hello-program") == "hello from conda\n"
     missing = globus.build({**spec, "conda": ["no-such-conda-package"]})
     assert missing.document["failure"]["code"] == "conda_package_not_found"
     assert "no-such-conda-package" in missing.document["failure"]["sentence"]
+
+
+def test_conda_and_pip_make_one_environment(globus: LocalGlobus, web: tuple[Path, str]) -> None:
+    """conda brings Python itself, from an environment.yml, and pip's packages go into the very same prefix."""
+    folder, address = web
+    if not (globus.tools and (globus.tools / "rattler").is_dir()):
+        pytest.skip(
+            "the site lends no rattler; deploy_scripts/test.sh puts it into the tools folder"
+        )
+    if not (folder / "channel").is_dir():
+        make_channel(folder / "channel")
+    spec = {
+        "name": "one-environment",
+        **PLAIN,
+        "conda_environment": f"channels:\n- {address}/channel\n"
+        "dependencies:\n- python=3.11\n- hello-user\n- pip:\n  - six==1.16.0\n",
+        "pip": ["toolz"],
+    }
+    container = globus.built(spec)
+    assert globus.inside(container, "hello-program") == "hello from conda\n"
+    shown = "import six, sys, toolz; print(sys.prefix, six.__version__, six.__file__)"
+    prefix, version, place = globus.inside(container, "python3", "-c", shown).split()
+    assert (prefix, version) == ("/opt/cib/conda", "1.16.0")
+    assert place.startswith("/opt/cib/conda/lib/python3.11/site-packages/")
+    listed = globus.inside(container, "/bin/sh", "-c", "ls -d /opt/cib/venv || echo no venv")
+    assert listed == "no venv\n"
+
+
+def test_a_gpu_is_there_for_conda_only_when_the_spec_says_so(
+    globus: LocalGlobus, web: tuple[Path, str]
+) -> None:
+    folder, address = web
+    if not (globus.tools and (globus.tools / "rattler").is_dir()):
+        pytest.skip(
+            "the site lends no rattler; deploy_scripts/test.sh puts it into the tools folder"
+        )
+    if not (folder / "channel").is_dir():
+        make_channel(folder / "channel")
+    spec = {
+        "name": "gpu-image",
+        **PLAIN,
+        "conda": ["gpu-program"],
+        "conda_channels": [f"{address}/channel"],
+    }
+    refused = globus.build(spec)
+    assert refused.document["failure"]["code"] == "conda_package_not_found"
+    container = globus.built({**spec, "machine": {"gpu": {"kind": "cuda", "version": "12.4"}}})
+    assert globus.inside(container, "cat", "/opt/cib/conda/share/gpu.txt") == "hi\n"
+
+
+def test_an_image_for_another_machine_is_refused_before_it_is_built(globus: LocalGlobus) -> None:
+    foreign = "neoverse_v1" if os.uname().machine == "x86_64" else "zen3"
+    spec = {"name": "foreign", **PLAIN, "machine": {"microarchitecture": foreign}}
+    refused = globus.build(spec)
+    assert refused.document["failure"]["code"] == "machine_mismatch"
+    assert "nothing is built across platforms" in refused.document["failure"]["sentence"]
+    assert refused.document["failure"]["failed_step"] == "build_image"
 
 
 def test_files_labels_and_a_runscript(globus: LocalGlobus) -> None:
