@@ -103,7 +103,7 @@ def _build_stages(
     require_machine(spec["machine"], plan["engine"])
     stages = Stages(site["root"], site["stage_limit_bytes"], site["stage_max_age_s"])
     ground, requirements = ground_of(spec, plan), requirements_in(spec, plan)
-    stage = None if plan["force"] else stages.best(ground, requirements)
+    stage = None if plan["force"] else stages.best(ground, requirements, folder.work)
     need = {"need_bytes": stage.size * UNPACKED_FACTOR} if stage else {}
     with open(folder.log, "w", encoding="utf-8"):
         pass

@@ -36,8 +36,11 @@ class Stages:
         self.limit_bytes = limit_bytes
         self.max_age_s = max_age_s
 
-    def best(self, ground: str, requirements: list[str]) -> Stage | None:
-        """The stage of ``ground`` with the most of ``requirements`` and nothing else, if any is sound."""
+    def best(self, ground: str, requirements: list[str], work: str) -> Stage | None:
+        """The stage of ``ground`` with the most of ``requirements`` and nothing else, if any is sound.
+
+        Its image is given a second name in the folder ``work``, so that it stays when the stage is trimmed.
+        """
         asked = set(requirements)
         found: list[tuple[int, str, dict[str, Any]]] = []
         for path, about in self._entries():
@@ -46,14 +49,17 @@ class Stages:
         for _, path, about in sorted(found, key=lambda entry: entry[0], reverse=True):
             image = path[: -len(".json")] + ".sif"
             try:
+                own = os.path.join(work, f"kept-{os.path.basename(image)}")
+                if not os.path.exists(own):
+                    os.link(image, own)
                 sound = time.time() - about["made_at"] < self.max_age_s and (
-                    sha256_file(image) == about["sha256"]
+                    sha256_file(own) == about["sha256"]
                 )
             except OSError:
                 sound = False
             if sound:
                 os.utime(path)
-                return Stage(image, about["sha256"], about["requirements"], about["bytes"])
+                return Stage(own, about["sha256"], about["requirements"], about["bytes"])
             self._remove(path)
         return None
 

@@ -1,0 +1,97 @@
+"""A kept environment serves a build only when it is sound and holds nothing that was not asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from cib_flows.functions._shared.stages import Stages
+
+DAY = 24 * 3600.0
+
+
+def kept(stages: Stages, tmp_path: Path, requirements: list[str], ground: str = "g") -> Path:
+    image = tmp_path / f"{'-'.join(requirements)}.sif"
+    content = ("image of " + " ".join(requirements) + ground).ljust(100).encode()
+    image.write_bytes(content)
+    stage = stages.keep(str(image), hashlib.sha256(content).hexdigest(), ground, requirements)
+    assert stage is not None
+    return Path(stage.image)
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> str:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return str(folder)
+
+
+@pytest.fixture
+def stages(tmp_path: Path) -> Stages:
+    return Stages(str(tmp_path / "root"), 10_000, DAY)
+
+
+def test_the_largest_part_of_what_is_asked_is_taken(
+    stages: Stages, tmp_path: Path, work: str
+) -> None:
+    kept(stages, tmp_path, ["a"])
+    kept(stages, tmp_path, ["a", "b"])
+    kept(stages, tmp_path, ["a", "b", "c", "d"])
+    found = stages.best("g", ["a", "b", "c"], work)
+    assert found is not None
+    assert found.requirements == ["a", "b"]
+
+
+def test_nothing_that_was_not_asked_for_is_taken(stages: Stages, tmp_path: Path, work: str) -> None:
+    kept(stages, tmp_path, ["a", "evil"])
+    assert stages.best("g", ["a"], work) is None
+    kept(stages, tmp_path, ["a"], ground="another base")
+    assert stages.best("g", ["a"], work) is None
+
+
+def test_a_stage_that_was_tampered_with_is_removed(
+    stages: Stages, tmp_path: Path, work: str
+) -> None:
+    image = kept(stages, tmp_path, ["a"])
+    with image.open("r+b") as stream:
+        stream.write(b"X")
+    assert stages.best("g", ["a"], work) is None
+    assert not image.exists()
+
+
+def test_an_old_stage_is_not_taken(tmp_path: Path, work: str) -> None:
+    stages = Stages(str(tmp_path / "root"), 10_000, -1.0)
+    kept(stages, tmp_path, ["a"])
+    assert stages.best("g", ["a"], work) is None
+
+
+def test_the_longest_unused_go_first_and_one_in_use_stays_readable(
+    tmp_path: Path, work: str
+) -> None:
+    stages = Stages(str(tmp_path / "root"), 250, DAY)
+    first = kept(stages, tmp_path, ["a"])
+    used = stages.best("g", ["a"], work)
+    second = kept(stages, tmp_path, ["b"])
+    os.utime(first.with_suffix(".json"), (1, 1))
+    kept(stages, tmp_path, ["c"])
+    assert not first.exists()
+    assert second.exists()
+    assert used is not None
+    assert Path(used.image).read_bytes().startswith(b"image of a")
+
+
+def test_a_damaged_note_is_passed_over(stages: Stages, tmp_path: Path, work: str) -> None:
+    image = kept(stages, tmp_path, ["a"])
+    image.with_name("broken.json").write_text("{")
+    image.with_name("other.json").write_text("[1]")
+    assert stages.best("g", ["a"], work) is not None
+
+
+def test_no_limit_means_nothing_is_kept(tmp_path: Path) -> None:
+    stages = Stages(str(tmp_path / "root"), 0, DAY)
+    image = tmp_path / "a.sif"
+    image.write_bytes(b"x")
+    assert stages.keep(str(image), "0" * 64, "g", ["a"]) is None
