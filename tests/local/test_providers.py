@@ -292,7 +292,7 @@ def test_a_transfer_action_holds_the_task_document(tmp_path: Path) -> None:
             assert done.details["files_transferred"] == 1
             assert done.label == done.details["label"] == "payload"
             assert (await provider.run(request)).action_id == started.action_id
-            assert found.transfer.store.count_tasks() == 1
+            assert found.transfer.store.count_tasks(found.identity.id) == 1
 
     asyncio.run(scenario())
 

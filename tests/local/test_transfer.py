@@ -7,6 +7,7 @@ import os
 import signal
 import uuid
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from globus_sdk.testing import get_response_set
 
 from cib_flows.errors import UsageError
 from cib_flows.local import control
+from cib_flows.local.identities import Identities
 from cib_flows.local.transfer.collections import Collections
 
 from .conftest import LocalGlobus, until
@@ -154,6 +156,115 @@ def test_sync_leaves_out_what_is_there(local_globus: LocalGlobus, folder: tuple[
     task = transfer(local_globus, source, source, ("/a", "/b"), sync_level="checksum")
     assert (task["files_skipped"], task["files_transferred"]) == (1, 1)
     assert (path / "b" / "other").read_text() == "new"
+
+
+@pytest.mark.parametrize(("level", "copied"), [(0, 0), (1, 1), (2, 2), (3, 2)])
+def test_each_sync_level_looks_closer(
+    local_globus: LocalGlobus, folder: tuple[str, Path], level: int, copied: int
+) -> None:
+    source, path = folder
+    # Beside what is the same: another size, a newer file of the same size and other content.
+    for name, there, here in (
+        ("same", "s", "s"),
+        ("size", "old!", "new"),
+        ("content", "old", "new"),
+    ):
+        for side, text in (("b", there), ("a", here)):
+            (path / side).mkdir(exist_ok=True)
+            (path / side / name).write_text(text)
+    for name in ("same", "size", "content"):
+        os.utime(path / "b" / name, (1, 1) if name == "content" else (2_000_000_000, 2_000_000_000))
+    task = transfer(local_globus, source, source, ("/a", "/b"), sync_level=level)
+    assert task["files_transferred"] == copied
+
+
+def test_filter_rules_choose_what_is_taken(
+    local_globus: LocalGlobus, folder: tuple[str, Path]
+) -> None:
+    source, path = folder
+    for name in ("a/keep.txt", "a/drop.tgz", "a/skipped/inner.txt", "b/extra.txt", "b/mine.tgz"):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text(name)
+    data = TransferData(
+        source_endpoint=source, destination_endpoint=source, delete_destination_extra=True
+    )
+    data.add_filter_rule("*.tgz", method="exclude", type="file")
+    data.add_filter_rule("skipped", method="exclude", type="dir")
+    data.add_item("/a", "/b")
+    task = ended(local_globus, local_globus.transfer.submit_transfer(data)["task_id"])
+    assert task["status"] == "SUCCEEDED", task
+    assert sorted(os.listdir(path / "b")) == ["keep.txt", "mine.tgz"]
+    assert task["filter_rules"][0]["name"] == "*.tgz"
+
+
+def test_what_is_deleted_as_extra_is_not_followed(
+    local_globus: LocalGlobus, folder: tuple[str, Path], tmp_path: Path
+) -> None:
+    source, path = folder
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("p")
+    (path / "a" / "same").mkdir(parents=True)
+    (path / "b" / "same" / "old").mkdir(parents=True)
+    (path / "b" / "link").symlink_to(outside)
+    task = transfer(local_globus, source, source, ("/a", "/b"), delete_destination_extra=True)
+    assert task["status"] == "SUCCEEDED", task
+    assert sorted(os.listdir(path / "b")) == ["same"]
+    assert os.listdir(path / "b" / "same") == []
+    assert (outside / "precious").exists()
+
+
+def test_a_task_ends_at_its_deadline(local_globus: LocalGlobus, folder: tuple[str, Path]) -> None:
+    source, _ = folder
+    soon = (datetime.now(timezone.utc) + timedelta(seconds=0.7)).isoformat()
+    task = transfer(local_globus, source, source, ("/missing", "/b"), deadline=soon)
+    assert (task["status"], task["fatal_error"]["code"]) == ("FAILED", "EXPIRED")
+    assert refused(
+        lambda: transfer(local_globus, source, source, ("/a", "/b"), deadline="2000-01-01 00:00:00")
+    ) == (400, "ClientError.BadRequest")
+
+
+def test_tasks_are_their_owners(local_globus: LocalGlobus, folder: tuple[str, Path]) -> None:
+    source, path = folder
+    (path / "a").write_text("a")
+    task = transfer(local_globus, source, source, ("/a", "/b"))
+    alice = Identities.of_home(local_globus.home).add("alice@example.org")
+    hers = globus_sdk.TransferClient(authorizer=globus_sdk.AccessTokenAuthorizer(alice.token))
+    for ask in (
+        lambda: hers.get_task(task["task_id"]),
+        lambda: hers.cancel_task(task["task_id"]),
+        lambda: hers.task_event_list(task["task_id"]).data,
+    ):
+        assert refused(ask) == (403, "PermissionDenied")
+    data = TransferData(source_endpoint=source, destination_endpoint=source)
+    data.add_item("/a", "/c")
+    own = hers.submit_transfer(data)["task_id"]
+    assert [item["task_id"] for item in hers.task_list()] == [own]
+    assert own not in [item["task_id"] for item in local_globus.transfer.task_list()]
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("name:~*.sif", ["a.sif", "b.sif"]),
+        ("name:a.sif,d", ["a.sif", "d"]),
+        ("name:!~*.sif/type:file", ["c.txt"]),
+        ("type:dir", ["d"]),
+        ("size:>3/type:file", ["b.sif"]),
+    ],
+)
+def test_listings_are_filtered(
+    local_globus: LocalGlobus, folder: tuple[str, Path], text: str, names: list[str]
+) -> None:
+    source, path = folder
+    (path / "d").mkdir()
+    for name, size in (("a.sif", 1), ("b.sif", 5), ("c.txt", 1)):
+        (path / name).write_text("x" * size)
+    found = local_globus.transfer.operation_ls(source, path="/", filter=text)
+    assert [item["name"] for item in found] == names
+    assert refused(
+        lambda: local_globus.transfer.operation_ls(source, path="/", filter="colour:red")
+    ) == (400, "ClientError.BadRequest")
 
 
 def test_an_external_checksum_must_be_right(

@@ -118,11 +118,11 @@ def task_document(task: TaskRow, collections: Collections) -> dict[str, Any]:
         "encrypt_data": bool(request.get("encrypt_data", False)),
         "verify_checksum": bool(request.get("verify_checksum", True)),
         "preserve_timestamp": bool(request.get("preserve_timestamp", False)),
-        "delete_destination_extra": False,
+        "delete_destination_extra": bool(request.get("delete_destination_extra", False)),
         "fail_on_quota_errors": bool(request.get("fail_on_quota_errors", False)),
         "skip_source_errors": bool(request.get("skip_source_errors", False)),
         "recursive_symlinks": request.get("recursive_symlinks", "ignore"),
-        "filter_rules": None,
+        "filter_rules": request.get("filter_rules"),
     }
 
 

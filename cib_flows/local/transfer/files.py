@@ -44,12 +44,18 @@ class CopyItem:
 
 
 def expand(
-    source: Path, destination: Path, recursive: bool | None, root: str, follow_links: bool
+    source: Path,
+    destination: Path,
+    recursive: bool | None,
+    root: str,
+    follow_links: bool,
+    takes: Callable[[str, bool], bool] = lambda name, is_directory: True,
 ) -> Iterator[CopyItem]:
     """The files and folders that one transfer item stands for.
 
     ``recursive`` None takes the source for what it is. Symbolic links below a folder are left out,
-    or followed where they stay inside ``root``. Raises OSError as the file system does.
+    or followed where they stay inside ``root``; so are names that ``takes`` (told the name and
+    whether it is a folder's) turns down. Raises OSError as the file system does.
     """
     mode = os.stat(source).st_mode
     if not stat.S_ISDIR(mode):
@@ -66,8 +72,10 @@ def expand(
         child = Path(entry.path)
         if entry.is_symlink() and not (follow_links and is_inside(child, root)):
             continue
+        if not takes(entry.name, entry.is_dir()):
+            continue
         if entry.is_dir():
-            yield from expand(child, destination / entry.name, True, root, follow_links)
+            yield from expand(child, destination / entry.name, True, root, follow_links, takes)
         elif entry.is_file():
             yield CopyItem(child, destination / entry.name, is_directory=False)
 

@@ -5,24 +5,33 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from cib_flows.local.database import DiskFull
 from cib_flows.local.transfer import files
 from cib_flows.local.transfer.collections import Collection, Collections, is_inside
 from cib_flows.local.transfer.errors import TransferError
+from cib_flows.local.transfer.filters import included
 from cib_flows.local.transfer.store import TaskRow, TransferStore
 
-__all__ = ["RETRY_DELAYS", "Canceled", "Job", "Progress"]
+__all__ = ["RETRY_DELAYS", "Canceled", "Job", "Progress", "deadline_of"]
 
 # The service tries for a day; here whoever waits sits in front of the machine.
 RETRY_DELAYS = (0.5, 1.0, 2.0)
+FULL_DISK_PAUSE = 1.0
 
 
 class Canceled(Exception):
     """Somebody asked the task to stop."""
+
+
+class _Expired(Exception):
+    """The task's deadline has passed."""
 
 
 class _Fault(Exception):
@@ -57,6 +66,22 @@ class Progress:
     skipped_errors: list[dict[str, Any]] = field(default_factory=list)
 
 
+def deadline_of(request: Mapping[str, Any]) -> float | None:
+    """The moment of a request's deadline. Raises :class:`TransferError` for a text that is none."""
+    text = request.get("deadline")
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(str(text).replace("Z", "+00:00"))
+    except ValueError:
+        raise TransferError.bad_request(
+            "deadline must be a date and time such as 2030-01-31 12:00:00."
+        ) from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    return moment.timestamp()
+
+
 class Job:
     """Runs one task to its end. ``run`` blocks; ``cancel`` may be called from any thread."""
 
@@ -72,6 +97,7 @@ class Job:
         self._collections = collections
         self._store = store
         self._retry_delays = retry_delays
+        self._deadline = deadline_of(task.request)
         self._cancel = threading.Event()
         self._abandon = threading.Event()
         self.progress = Progress()
@@ -96,6 +122,12 @@ class Job:
                 if not self._abandon.is_set():
                     self._end("FAILED", "CANCELED", "The task was canceled by its owner.")
                 return
+            except _Expired:
+                self._end("FAILED", "EXPIRED", "The task did not end before its deadline.")
+                return
+            except DiskFull:
+                # Nothing can be written down, not even that: the attempt is made again.
+                self._cancel.wait(FULL_DISK_PAUSE)
             except _Fault as fault:
                 self._note(fault)
                 if not delays:
@@ -124,6 +156,8 @@ class Job:
     def _go_on(self) -> None:
         if self._cancel.is_set():
             raise Canceled
+        if self._deadline is not None and time.time() > self._deadline:
+            raise _Expired
 
     def _collection(self, key: str) -> Collection:
         try:
@@ -154,12 +188,37 @@ class Job:
         if to_path.endswith("/") and not from_path.endswith("/") and not start.is_dir():
             goal = goal / start.name
         follow = self._request.get("recursive_symlinks") == "copy"
+        rules = self._request.get("filter_rules") or []
+        kept: set[Path] = set()
         try:
-            for step in files.expand(start, goal, item.get("recursive"), source.path, follow):
+            for step in files.expand(
+                start,
+                goal,
+                item.get("recursive"),
+                source.path,
+                follow,
+                lambda name, is_directory: included(rules, name, is_directory),
+            ):
                 self._go_on()
                 self._copy(step, item, source, destination)
+                kept.add(step.destination)
+            if self._request.get("delete_destination_extra") and start.is_dir():
+                self._delete_extra(goal, kept)
         except OSError as problem:
             raise _fault(problem, source, destination) from problem
+
+    def _delete_extra(self, folder: Path, kept: set[Path]) -> None:
+        """Remove what is below ``folder`` and not of the source; links are removed, not followed.
+        What the filter rules exclude is left alone on both sides."""
+        rules = self._request.get("filter_rules") or []
+        for child in sorted(folder.iterdir()):
+            self._go_on()
+            if not included(rules, child.name, child.is_dir()):
+                continue
+            if child not in kept:
+                files.remove(child, recursive=True)
+            elif child.is_dir() and not child.is_symlink():
+                self._delete_extra(child, kept)
 
     def _copy(
         self,

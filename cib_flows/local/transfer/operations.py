@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def list_folder(
     limit: int = MAX_LISTING,
     offset: int = 0,
     order: str | None = None,
+    shows: Callable[[Mapping[str, Any]], bool] = lambda item: True,
 ) -> dict[str, Any]:
     """A folder's ``file_list`` document. ``order`` is a field name, perhaps with ' DESC'."""
     folder = collection.locate(path)
@@ -72,6 +74,7 @@ def list_folder(
             found.append(files.describe(folder / name))
         except FileNotFoundError:
             continue  # it was deleted meanwhile
+    found = [item for item in found if shows(item)]
     found.sort(key=lambda entry: entry[field], reverse=direction.strip().upper() == "DESC")
     page = found[offset : offset + limit]
     return {

@@ -118,7 +118,8 @@ class _TaskProvider:
             try:
                 # A flow's body has no submission id of its own; the request's serves as one.
                 body = {**request.body, "submission_id": request.request_id}
-                task = self._service.submit(self._kind, body, (request.request_id, _label(request)))
+                action = (request.request_id, _label(request))
+                task = self._service.submit(self._kind, body, action, request.identity)
             except TransferError as refusal:
                 raise ActionRefused(refusal.status, refusal.body()) from refusal
             started = _known(self._service, task.id)

@@ -16,6 +16,7 @@ from cib_flows.local.transfer import operations
 from cib_flows.local.transfer.collections import Collection
 from cib_flows.local.transfer.documents import endpoint_document, event_document, task_document
 from cib_flows.local.transfer.errors import TransferError
+from cib_flows.local.transfer.filters import listing_filter
 from cib_flows.local.transfer.service import TransferService
 from cib_flows.local.transfer.store import TaskRow
 
@@ -123,10 +124,13 @@ class _Handlers:
         return {"DATA_TYPE": "submission_id", "value": str(uuid.uuid4())}
 
     async def transfer(self, request: Request) -> dict[str, Any]:
-        return self._accepted("transfer", self._service.submit("TRANSFER", await _body(request)))
+        return self._accepted("transfer", self._submit("TRANSFER", request, await _body(request)))
 
     async def delete(self, request: Request) -> dict[str, Any]:
-        return self._accepted("delete", self._service.submit("DELETE", await _body(request)))
+        return self._accepted("delete", self._submit("DELETE", request, await _body(request)))
+
+    def _submit(self, kind: str, request: Request, body: dict[str, Any]) -> TaskRow:
+        return self._service.submit(kind, body, owner=request.state.identity)
 
     def _accepted(self, verb: str, task: TaskRow) -> dict[str, Any]:
         return {
@@ -146,7 +150,7 @@ class _Handlers:
         }
 
     def _task(self, request: Request) -> TaskRow:
-        return self._service.task(request.path_params["task_id"])
+        return self._service.task(request.path_params["task_id"], request.state.identity)
 
     async def task(self, request: Request) -> dict[str, Any]:
         return task_document(self._task(request), self._service.collections)
@@ -163,14 +167,15 @@ class _Handlers:
 
     async def task_list(self, request: Request) -> dict[str, Any]:
         limit, offset = _page(request)
-        tasks = self._service.store.tasks(limit, offset)
+        owner = request.state.identity.id
+        tasks = self._service.store.tasks(owner, limit, offset)
         return {
             "DATA_TYPE": "task_list",
             "DATA": [task_document(task, self._service.collections) for task in tasks],
             "length": len(tasks),
             "limit": limit,
             "offset": offset,
-            "total": self._service.store.count_tasks(),
+            "total": self._service.store.count_tasks(owner),
         }
 
     async def cancel(self, request: Request) -> dict[str, Any]:
@@ -224,8 +229,6 @@ class _Handlers:
 
     async def ls(self, request: Request) -> dict[str, Any]:
         query = request.query_params
-        if query.get("filter"):
-            raise TransferError.bad_request("The local Globus does not filter listings.")
         return await run_in_threadpool(
             operations.list_folder,
             self._collection(request),
@@ -234,6 +237,7 @@ class _Handlers:
             limit=_number(request, "limit", operations.MAX_LISTING),
             offset=_number(request, "offset", 0),
             order=query.get("orderby"),
+            shows=listing_filter(query.get("filter", "")),
         )
 
     async def stat(self, request: Request) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from cib_flows.local.database import Database
 from cib_flows.local.home import Home
 from cib_flows.local.transfer.collections import Collections
 from cib_flows.local.transfer.errors import TransferError
-from cib_flows.local.transfer.job import RETRY_DELAYS, Job
+from cib_flows.local.transfer.filters import check_rules
+from cib_flows.local.transfer.job import RETRY_DELAYS, Job, deadline_of
 from cib_flows.local.transfer.store import Action, TaskRow, TransferStore
 
 __all__ = ["TransferService"]
@@ -62,6 +63,7 @@ class TransferService:
         kind: str,
         request: Mapping[str, Any],
         action: tuple[str, str | None] | None = None,
+        owner: Identity | None = None,
     ) -> TaskRow:
         """Accept a TRANSFER or DELETE; the same ``submission_id`` again is the same task.
 
@@ -73,19 +75,18 @@ class TransferService:
             if key in checked:
                 self.collections.get(checked[key])
         submission_id = str(checked.get("submission_id") or uuid.uuid4())
+        owner = owner or self.identity
         known = self.store.task_of_submission(submission_id)
         if known is not None:
-            return known
+            return self.task(known.id, owner)
         task_id = str(uuid.uuid4())
         started = None
         if action is not None:
-            started = Action(
-                task_id, task_id, "ACTIVE", None, self.identity.id, action[1], time.time()
-            )
+            started = Action(task_id, task_id, "ACTIVE", None, owner.id, action[1], time.time())
         self.store.add_task(
             task_id,
             submission_id,
-            self.identity.id,
+            owner.id,
             kind,
             checked,
             started,
@@ -96,11 +97,14 @@ class TransferService:
         self._begin(task)
         return task
 
-    def task(self, task_id: str) -> TaskRow:
-        """Raises :class:`TransferError` (404) for an unknown id."""
+    def task(self, task_id: str, asking: Identity | None = None) -> TaskRow:
+        """Raises :class:`TransferError` (404) for an unknown id, or (403) for somebody else's
+        task."""
         task = self.store.task(task_id)
         if task is None:
             raise TransferError(404, "TaskNotFound", f"No such task {task_id}")
+        if asking is not None and task.owner != asking.id:
+            raise TransferError(403, "PermissionDenied", f"Task {task_id} is somebody else's")
         return task
 
     def cancel(self, task_id: str) -> bool:
@@ -175,9 +179,9 @@ def _check(kind: str, request: Mapping[str, Any]) -> dict[str, Any]:
         raise TransferError.bad_request("sync_level must be 0, 1, 2 or 3.")
     if checked.get("recursive_symlinks", "ignore") not in ("ignore", "copy"):
         raise TransferError.bad_request("recursive_symlinks must be 'ignore' or 'copy' here.")
-    if checked.get("filter_rules") or checked.get("delete_destination_extra"):
-        raise TransferError.bad_request(
-            "filter_rules and delete_destination_extra are not supported by the local Globus."
-        )
+    check_rules(checked.get("filter_rules") or [])
+    deadline = deadline_of(checked)
+    if deadline is not None and deadline <= time.time():
+        raise TransferError.bad_request("deadline must lie in the future.")
     json.dumps(checked)
     return checked

@@ -95,14 +95,18 @@ class TransferStore:
     def task_of_submission(self, submission_id: str) -> TaskRow | None:
         return self._first("WHERE submission_id = ?", (submission_id,))
 
-    def tasks(self, limit: int, offset: int) -> list[TaskRow]:
-        return self._tasks("ORDER BY created DESC LIMIT ? OFFSET ?", (limit, offset))
+    def tasks(self, owner: str, limit: int, offset: int) -> list[TaskRow]:
+        return self._tasks(
+            "WHERE owner = ? ORDER BY created DESC LIMIT ? OFFSET ?", (owner, limit, offset)
+        )
 
     def active_tasks(self) -> list[TaskRow]:
         return self._tasks("WHERE completed IS NULL ORDER BY created", ())
 
-    def count_tasks(self) -> int:
-        row = self._database.row("SELECT count(*) AS n FROM transfer_tasks")
+    def count_tasks(self, owner: str) -> int:
+        row = self._database.row(
+            "SELECT count(*) AS n FROM transfer_tasks WHERE owner = ?", (owner,)
+        )
         return int(row["n"]) if row is not None else 0
 
     def save_progress(self, task_id: str, progress: Mapping[str, Any]) -> None:
