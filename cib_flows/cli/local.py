@@ -225,14 +225,21 @@ def collection() -> None:
 @_common
 @click.argument("name")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-def add_collection(home_path: str | None, as_json: bool, name: str, folder: Path) -> None:
+@click.option(
+    "--data-access",
+    is_flag=True,
+    help="Flows may touch it only for those who consented, as on a mapped collection.",
+)
+def add_collection(
+    home_path: str | None, as_json: bool, name: str, folder: Path, data_access: bool
+) -> None:
     """Declare FOLDER as a collection called NAME, and print its id. May be done while the server
     runs."""
     from cib_flows.local.transfer.collections import Collections
 
     home = _home(home_path)
     home.client()
-    added = Collections.of_home(home).add(name, folder)
+    added = Collections.of_home(home).add(name, folder, data_access)
     _say(as_json, added.document(), added.id)
 
 

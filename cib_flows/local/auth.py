@@ -25,6 +25,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from cib_flows.local.actions import Identity
+from cib_flows.local.consents import Consents
 from cib_flows.local.database import Database
 from cib_flows.local.identities import Identities
 
@@ -100,6 +101,7 @@ class AuthService:
         self._key = bytes.fromhex(signing_key)
         self._database = database
         database.create(SCHEMA)
+        self.consents = Consents(database)
         self.identity = identities.own.identity
 
     # -- tokens --------------------------------------------------------------------------------
@@ -207,6 +209,7 @@ class AuthService:
             return JSONResponse({"error": "invalid_client"}, 401)
         grant_type = form.get("grant_type")
         if grant_type == "client_credentials":
+            self.consents.grant(client.id, form.get("scope", ""))
             return JSONResponse(self._grant(client.id, split_scopes(form.get("scope", ""))))
         if grant_type == "refresh_token":
             held = self.read(form.get("refresh_token", ""), "refresh")
@@ -309,7 +312,13 @@ class AuthService:
         return JSONResponse({"identity": _identity_document(known.identity)})
 
     async def _consents(self, request: Request) -> Response:
-        return JSONResponse({"consents": []})
+        identity: Identity = request.state.identity
+        if request.path_params["identity_id"] != identity.id:
+            return JSONResponse(
+                {"errors": [{"status": "403", "code": "FORBIDDEN", "title": "Not your consents"}]},
+                403,
+            )
+        return JSONResponse({"consents": self.consents.documents(identity.id)})
 
 
 def _display_name(identity: Identity) -> str:

@@ -44,6 +44,7 @@ from cib_flows.local.identities import Identities
 from cib_flows.local.search.provider import search_providers
 from cib_flows.local.search.routes import search_routes
 from cib_flows.local.search.service import SearchService
+from cib_flows.local.transfer.consenting import ConsentingProvider
 from cib_flows.local.transfer.provider import transfer_providers
 from cib_flows.local.transfer.routes import transfer_routes
 from cib_flows.local.transfer.service import TransferService
@@ -160,7 +161,12 @@ class LocalGlobus:
             "https://compute.actions.globus.org/v3": compute_v3,
             "https://compute.actions.globus.org/v2": compute_v2,
             "https://compute.actions.globus.org": compute_v2,
-            **transfer_providers(self.transfer),
+            **{
+                url: ConsentingProvider(
+                    provider, self.transfer.collections, self.auth.consents, self.database
+                )
+                for url, provider in transfer_providers(self.transfer).items()
+            },
             **search_providers(self.search),
         }
         self.flows = FlowsService(

@@ -16,6 +16,7 @@ from cib_flows.local.actions import ActionProvider, ActionStatus, Identity
 from cib_flows.local.database import DiskFull
 
 from . import states
+from .documents import flow_scope
 from .entries import completed, started, state_failed
 from .errors import StateError
 from .provider_calls import PROVIDER_PATIENCE, ProviderCalls
@@ -366,6 +367,9 @@ class Interpreter:
             else {"description": str(status.details)}
         )
         outcome = {"code": "ActionInactive", **states.shown(details), "state_name": run.state_name}
+        if isinstance(outcome.get("required_scope"), str):
+            # The provider knows its own scope; what the owner has to consent to is the flow's.
+            outcome["required_scope"] = f"{flow_scope(run.flow_id)}[{outcome['required_scope']}]"
         entry = LogEntry(
             "FlowInactive", f"State {run.state_name} of type Action needs attention", outcome
         )

@@ -25,14 +25,19 @@ STAGING = "staging"
 
 @dataclass(frozen=True)
 class Collection:
-    """A folder that Transfer serves; ``path`` is absolute."""
+    """A folder that Transfer serves; ``path`` is absolute. With ``data_access`` a flow may touch it
+    only for those who consented to that, as on a mapped collection of a data centre."""
 
     id: str
     name: str
     path: str
+    data_access: bool = False
 
     def document(self) -> dict[str, Any]:
-        return asdict(self)
+        fields = asdict(self)
+        if not self.data_access:
+            del fields["data_access"]
+        return fields
 
     def locate(self, path: str) -> Path:
         """The file that a path of this collection names, whether or not it exists.
@@ -102,7 +107,7 @@ class Collections:
             404, "EndpointNotFound", f"No such endpoint '{collection_id}' on this local Globus"
         )
 
-    def add(self, name: str, folder: Path | str) -> Collection:
+    def add(self, name: str, folder: Path | str, data_access: bool = False) -> Collection:
         """Declare ``folder``. The same name and folder again is the same collection; raises
         :class:`UsageError` for a name that stands for another folder, or something that is no
         folder."""
@@ -115,13 +120,16 @@ class Collections:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             for known in self.all():
-                if known.name == name and os.path.realpath(known.path) == path:
+                if known.name != name:
+                    continue
+                if os.path.realpath(known.path) == path and known.data_access == data_access:
                     return known
-                if known.name == name:
-                    raise UsageError(
-                        f"There is already a collection {name!r}, for {known.path}; choose another name."
-                    )
-            added = Collection(str(uuid.uuid4()), name, path)
+                consent = " that asks for a consent" if known.data_access else ""
+                raise UsageError(
+                    f"There is already a collection {name!r}{consent}, for {known.path}; choose"
+                    " another name."
+                )
+            added = Collection(str(uuid.uuid4()), name, path, data_access)
             entries = [item.document() for item in [*self._declared(), added]]
             write_aside(self._declarations, json.dumps(entries, indent=2) + "\n")
         finally:

@@ -336,7 +336,8 @@ def test_an_inactive_action_rests_the_run_until_it_is_resumed(
     compute.script = lambda body: ("INACTIVE", details)
     run = server.run(one_state(action()))
     assert run["status"] == "INACTIVE"
-    assert run["details"] == {**details, "state_name": "Only"}
+    scope = server.client().get_flow(run["flow_id"])["globus_auth_scope"] + "[s]"
+    assert run["details"] == {**details, "required_scope": scope, "state_name": "Only"}
     client = server.flow_client(run["flow_id"])
     client.resume_run(run["run_id"])
     assert server.settled(run["run_id"])["status"] == "INACTIVE"
