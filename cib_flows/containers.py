@@ -12,6 +12,7 @@ from cib_flows.errors import (
     ServiceError,
     UsageError,
 )
+from cib_flows.host_runs import has_worker, run_on_host, worker_mismatch
 from cib_flows.profiles import Globus, connect
 from cib_flows.services import explained
 
@@ -134,8 +135,10 @@ class Container:
 
         Functions travel as source text, so the image's Python may be another than yours.
         ``options`` are the Executor's own and win over what is set here. Raises ``ServiceError``
-        when Globus Compute cannot be reached.
+        when Globus Compute cannot be reached, and when the image's worker and the endpoint's are
+        of versions that would never talk.
         """
+        self._require_worker()
         from globus_compute_sdk import Executor
         from globus_compute_sdk.serialize import AllCodeStrategies, ComputeSerializer
 
@@ -154,8 +157,90 @@ class Container:
             arguments["client"] = (self.globus or connect()).compute_sdk_client()
         return Executor(**{**arguments, **options})
 
+    def _mismatch(self) -> str:
+        globus = self.globus
+        return worker_mismatch(globus, self.endpoint_id, self.record) if globus else ""
+
+    def _require_worker(self) -> None:
+        if not has_worker(self.record):
+            raise ServiceError(
+                f"The image {self.name} was built without a Globus Compute worker.",
+                hint="Use Container.run, Container.run_script or Container.call, which need none.",
+            )
+        if reason := self._mismatch():
+            raise ServiceError(
+                reason,
+                hint="Build it again on this endpoint, or use Container.run, Container.run_script or "
+                "Container.call, which need no worker in the image.",
+            )
+
+    def run_script(
+        self,
+        source: str,
+        argv: Sequence[str] = (),
+        *,
+        script: str = "script.py",
+        gpu: str | None = None,
+        timeout_s: float | None = None,
+    ) -> CommandResult:
+        """Runs a Python script in the image; it needs no Globus software inside. ``script`` is its
+        name in messages, ``gpu`` is ``nvidia`` or ``amd``. Raises as ``run`` does.
+        """
+        done = run_on_host(
+            self.globus or connect(),
+            self.endpoint_id,
+            self.path,
+            source=source,
+            script=script,
+            argv=argv,
+            gpu=gpu,
+            timeout_s=timeout_s,
+            options=self._host_options(),
+        )
+        return CommandResult(int(done["returncode"]), done["stdout"], done["stderr"])
+
+    def call(
+        self,
+        source: str,
+        function: str,
+        *args: Any,
+        gpu: str | None = None,
+        timeout_s: float | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Calls a function of ``source`` in the image with JSON arguments, and returns its JSON
+        result; it needs no Globus software inside. Raises ``ServiceError`` with what the code said
+        when it fails.
+        """
+        done = run_on_host(
+            self.globus or connect(),
+            self.endpoint_id,
+            self.path,
+            source=source,
+            function=function,
+            args=args,
+            kwargs=kwargs,
+            gpu=gpu,
+            timeout_s=timeout_s,
+            options=self._host_options(),
+        )
+        if "value" not in done:
+            lines = [line for line in str(done["stderr"]).splitlines() if line.strip()]
+            raise ServiceError(
+                f"{function} failed in {self.name} with status {done['returncode']}: "
+                f"{lines[-1] if lines else 'it said nothing'}"
+            )
+        return done["value"]
+
+    def _host_options(self) -> dict[str, Any]:
+        """What the endpoint's template takes beside the image, such as an account."""
+        own = {"container_uri", "gpu"}
+        return {key: value for key, value in self.user_endpoint_config.items() if key not in own}
+
     def run(self, argv: Sequence[str], timeout_s: float | None = None) -> CommandResult:
-        """Runs a command in the image, through the run endpoint, and returns what it said.
+        """Runs a command in the image, through the run endpoint, and returns what it said. Images
+        without a worker, or with one that the endpoint would not understand, are started on the
+        endpoint's node for it.
 
         ``argv`` is a list of words; no shell reads them. ``timeout_s`` limits the command, not the
         wait for a worker. Raises ``UsageError`` for an empty command, ``ServiceError`` when the
@@ -163,6 +248,16 @@ class Container:
         """
         if isinstance(argv, str) or not argv:
             raise UsageError("A command is a list of at least one word.")
+        if not has_worker(self.record) or self._mismatch():
+            done = run_on_host(
+                self.globus or connect(),
+                self.endpoint_id,
+                self.path,
+                command=argv,
+                timeout_s=timeout_s,
+                options=self._host_options(),
+            )
+            return CommandResult(int(done["returncode"]), done["stdout"], done["stderr"])
         with explained(f"run a command in {self.name}"), self.executor() as executor:
             submit: Callable[..., Any] = executor.submit
             future = submit(run_argv, list(argv), MAX_STREAM_BYTES, timeout_s)

@@ -1,17 +1,22 @@
-"""``containers list|show|exec``: what has been registered, and running commands in it.
+"""``containers list|show|run|exec``: what has been registered, and running commands in it.
 
 The verbs that change the catalogue are in ``cli.catalogue``.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from cib_flows.cli.catalogue import VERBS, endpoint_option
 from cib_flows.cli.options import Common, common_options
 from cib_flows.cli.output import describe_container, human_size, note, print_json
+
+if TYPE_CHECKING:
+    from cib_flows.containers import CommandResult, Container
 
 __all__ = ["containers"]
 
@@ -94,6 +99,39 @@ def show(common: Common, reference: str, build_endpoint: str | None) -> None:
 
 
 @containers.command(
+    "run",
+    short_help="Run a Python script in a container.",
+    context_settings={"ignore_unknown_options": True},
+)
+@click.argument("reference", metavar="CONTAINER")
+@click.argument("script", type=click.File("r", encoding="utf-8"))
+@click.argument("argv", metavar="ARGS…", nargs=-1, type=click.UNPROCESSED)
+@click.option("--timeout", type=click.FloatRange(min=0), help="Limit for the script, in seconds.")
+@click.option("--gpu", type=click.Choice(["nvidia", "amd"]), help="Bind the node's GPU driver.")
+@endpoint_option
+@common_options
+def run(
+    common: Common,
+    reference: str,
+    script: TextIO,
+    argv: tuple[str, ...],
+    timeout: float | None,
+    gpu: str | None,
+    build_endpoint: str | None,
+) -> None:
+    """Run the Python file SCRIPT of this computer in CONTAINER on its endpoint, and exit with the
+    script's own exit code. The image needs a Python, and no Globus software.
+    """
+    from cib_flows.containers import Container
+
+    container = Container.get(reference, common.connect(), build_endpoint)
+    done = container.run_script(
+        script.read(), argv, script=os.path.basename(script.name), gpu=gpu, timeout_s=timeout
+    )
+    _leave(common, container, done)
+
+
+@containers.command(
     "exec",
     short_help="Run a command in a container.",
     context_settings={"ignore_unknown_options": True},
@@ -117,7 +155,11 @@ def exec_(
     from cib_flows.containers import Container
 
     container = Container.get(reference, common.connect(), build_endpoint)
-    done = container.run(argv, timeout)
+    _leave(common, container, container.run(argv, timeout))
+
+
+def _leave(common: Common, container: Container, done: CommandResult) -> None:
+    """Show what a program in a container said, and exit with its code."""
     if common.json:
         print_json(
             {

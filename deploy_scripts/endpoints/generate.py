@@ -307,6 +307,7 @@ engine:
 @MODULES@
       export PATH="<environment>/bin:$PATH"
       export CIB_FLOWS_SITE="<site-profile>"
+      export CIB_FLOWS_RUN=yes
 {%- if container_uri is defined %}
   # 'exec', not 'run': an image with any entrypoint works. The run folder holds the certificates and the
   # working folders, wherever the home is. PYTHONNOUSERSITE keeps the host's ~/.local out of the image's Python.
