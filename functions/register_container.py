@@ -57,7 +57,8 @@ def _register(
         result = _register_image(
             site, folder, endpoint_id, sif_sha256, verification_sha256, container_id
         )
-    folder.set_status("finished", "register_container", "registered", 100)
+    outcome = f"registered {result['container_id']} {result['path']}"
+    folder.set_status("finished", "register_container", "registered", 100, outcome)
     folder.clean_work(site)
     Turns(site["root"], folder).release(folder.read("plan.json")["build_digest"])
     return result

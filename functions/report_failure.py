@@ -67,7 +67,7 @@ def _report(
         "cleaned": cleaned,
     }
     folder.write("result.json", result)
-    folder.set_status("finished", step, "failed", 100)
+    folder.set_status("finished", step, "failed", 100, f"failed: {result['sentence']}")
     return result
 
 

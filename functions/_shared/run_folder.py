@@ -11,8 +11,9 @@ import re
 import time
 from typing import Any
 
-from .files import read_json, remove_tree, write_json
+from .files import read_json, remove_tree, tail_of, write_json
 from .results import StepFailed
+from .status_page import PAGE_LOG_CHARS, UNSET, notification, status_page, write_quickly
 
 RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -40,6 +41,8 @@ class RunFolder:
         """Make the run's folders; the work area is private, since a payload may be."""
         os.makedirs(self.path, mode=0o755, exist_ok=True)
         os.makedirs(self.work, mode=0o700, exist_ok=True)
+        if not self.has("result.txt"):
+            write_quickly(os.path.join(self.path, "result.txt"), UNSET)
 
     def require(self) -> None:
         """Raise unless an earlier step of this run made the folder."""
@@ -61,23 +64,46 @@ class RunFolder:
     def has(self, name: str) -> bool:
         return os.path.exists(os.path.join(self.path, name))
 
-    def set_status(self, state: str, step: str, phase: str = "", percent: int = 0) -> None:
-        """Tell watchers where the run stands; also the heartbeat of a step under way."""
+    def set_status(
+        self, state: str, step: str, phase: str = "", percent: int = 0, outcome: str = ""
+    ) -> None:
+        """Tell watchers where the run stands; also the heartbeat of a step under way.
+
+        ``outcome`` is what ``result.txt`` says of a run that is ``finished``; its phase when left out.
+        """
+        now = time.time()
         try:
-            started = self.read("status.json")["started_at"]
+            before = self.read("status.json")
+            started = before["started_at"]
         except (OSError, ValueError, KeyError):
-            started = time.time()
-        write_json(
-            self.status,
-            {
-                "state": state,
-                "current_step": step,
-                "phase": phase,
-                "percent": percent,
-                "started_at": started,
-                "heartbeat_at": time.time(),
-            },
-        )
+            before, started = {}, now
+        status = {
+            "state": state,
+            "current_step": step,
+            "phase": phase,
+            "percent": percent,
+            "started_at": started,
+            "heartbeat_at": now,
+        }
+        write_json(self.status, status)
+        self._show(before, status, outcome or phase, now)
+
+    def _show(
+        self, before: dict[str, Any], status: dict[str, Any], outcome: str, now: float
+    ) -> None:
+        """Keep the files current that people read who only have the folder."""
+        page = status_page(status, tail_of(self.log, 4 * PAGE_LOG_CHARS), now)
+        write_quickly(os.path.join(self.path, "status.html"), page)
+        keys = ("state", "current_step", "phase")
+        if any(before.get(key) != status[key] for key in keys):
+            try:
+                path = os.path.join(self.path, "notifications.txt")
+                with open(path, "a", encoding="utf-8") as stream:
+                    stream.write(notification(status, now))
+            except OSError:
+                pass  # what people watch must not end a build
+        if status["state"] == "finished":
+            write_quickly(os.path.join(self.path, "result.txt"), f"{outcome}\n")
 
     def is_aborted(self) -> bool:
         return os.path.exists(self.abort)
