@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from ._shared.catalogue import Catalogue, utc_now
+from ._shared.catalogue_index import image_key
 from ._shared.files import remove_tree, write_json
 from ._shared.holds import age_s, holds, live_runs, storage_time
 from ._shared.removal import discard
@@ -65,7 +66,7 @@ def _collect(dry_run: bool, rules: dict[str, Any] | None, empty_trash: bool) -> 
         images = [
             (f"{row['name']} {row['container_id']}", row["bytes"])
             for row, _ in chosen
-            if row["sha256"] in gone
+            if image_key(row["name"], row["sha256"]) in gone
         ]
     report["images"] = images
     path = os.path.join(site["root"], "gc.json")
@@ -75,7 +76,7 @@ def _collect(dry_run: bool, rules: dict[str, Any] | None, empty_trash: bool) -> 
         "dry_run": dry_run,
         **{kind: _summary(found) for kind, found in report.items()},
         "total_bytes": total,
-        "held": sum(1 for row in rows if row["sha256"] in held),
+        "held": sum(1 for row in rows if image_key(row["name"], row["sha256"]) in held),
         "over_bytes": max(0, left - int(limit)) if limit is not None else 0,
         "report_path": path,
     }
@@ -98,7 +99,7 @@ def _with_idle_times(catalogue: Catalogue, now: float) -> list[tuple[dict[str, A
         name, sha256 = row["name"], row["sha256"]
         if name not in made:
             made[name] = _times(os.path.join(catalogue.images, name))
-        last = max(made[name].get(f"{sha256}.json", 0.0), used.get(sha256, 0.0))
+        last = max(made[name].get(f"{sha256}.json", 0.0), used.get(image_key(name, sha256), 0.0))
         found.append((row, now - last))
     return found
 

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from ._shared.catalogue import Catalogue
+from ._shared.catalogue_index import image_key
 from ._shared.grammars import pip_name
 from ._shared.results import MAX_RESULT_BYTES, StepFailed, run_step
 from ._shared.site import load_site
@@ -83,31 +84,31 @@ def _list(
         raise StepFailed("illegal_name", f"'sort' is one of {', '.join(SORT_KEYS)}, not {sort!r}.")
     own = load_site()["root"]
     rows: list[dict[str, Any]] = []
-    tags: dict[tuple[str, str, str], list[str]] = {}
+    tags: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for place in _catalogues():
         found, tagged = place.index.read()
         rows += [
             {**row, "root": place.root} for row in found if _fits_filter(row, name, base, package)
         ]
         for image, its_tags in tagged.items():
-            for tag, sha256 in its_tags.items():
-                tags.setdefault((place.root, image, sha256), []).append(tag)
+            for tag, key in its_tags.items():
+                tags.setdefault((place.root, key), []).append((image, tag))
     rows.sort(key=lambda r: (r[SORT_KEYS[sort]], r["sha256"]), reverse=sort != "name")
     first, count, budget = _page(limit, offset)
-    page = [
-        {
-            "container_id": row["container_id"],
-            "name": row["name"],
-            "tags": tags.get((row["root"], row["name"], row["sha256"]), [])[:5],
-            "path": row["path"],
-            "sha256": row["sha256"],
-            "bytes": row["bytes"],
-            "created_at": row["created_at"],
-            **({} if row["present"] else {"image_is_missing": True}),
-            **({} if row["root"] == own else {"shared": row["root"]}),
-        }
-        for row in rows[first : first + count]
-    ]
+    page = []
+    for row in rows[first : first + count]:
+        names = tags.get((row["root"], image_key(row["name"], row["sha256"])), [])
+        others = [f"{image}:{tag}" for image, tag in names if image != row["name"]]
+        shown = ("container_id", "name", "path", "sha256", "bytes", "created_at")
+        page.append(
+            {
+                **{key: row[key] for key in shown},
+                "tags": [tag for image, tag in names if image == row["name"]][:5],
+                **({"other_names": others[:5]} if others else {}),
+                **({} if row["present"] else {"image_is_missing": True}),
+                **({} if row["root"] == own else {"shared": row["root"]}),
+            }
+        )
     return {
         "total": len(rows),
         "total_bytes": sum(row["bytes"] for row in rows),
@@ -156,7 +157,7 @@ def _shown(catalogue: Catalogue, record: dict[str, Any]) -> dict[str, Any]:
     tags = [
         tag
         for tag, pointer in catalogue.tags_of(record["name"]).items()
-        if pointer["sha256"] == record["sha256"]
+        if (pointer["name"], pointer["sha256"]) == (record["name"], record["sha256"])
     ]
     short["tags"] = tags[:20]
     short["record_path"] = catalogue.record_path(record["name"], record["sha256"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ._shared.catalogue import Catalogue
+from ._shared.catalogue_index import image_key
 from ._shared.holds import holds, storage_time
 from ._shared.removal import discard
 from ._shared.results import StepFailed, run_step
@@ -28,15 +29,16 @@ def _remove(reference: str, force: bool) -> dict[str, Any]:
     catalogue = Catalogue(load_site()["root"])
     record = catalogue.find(reference)
     sha256 = str(record["sha256"])
-    found = holds(catalogue, storage_time(catalogue.root)).get(sha256, [])
+    key = image_key(str(record["name"]), sha256)
+    found = holds(catalogue, storage_time(catalogue.root)).get(key, [])
     _refuse(record, [h for h in found if h[0] in IN_USE or not force], force)
     tags = [name for kind, name in found if kind == "tag"]
 
     def held_since() -> set[str]:
-        now = holds(catalogue, storage_time(catalogue.root)).get(sha256, [])
-        return {sha256} if any(hold not in found for hold in now) else set()
+        now = holds(catalogue, storage_time(catalogue.root)).get(key, [])
+        return {key} if any(hold not in found for hold in now) else set()
 
-    place = discard(catalogue, [record], held_since, "removed by hand").get(sha256)
+    place = discard(catalogue, [record], held_since, "removed by hand").get(key)
     if place is None:
         raise StepFailed(
             "in_use",

@@ -51,9 +51,9 @@ def _tag(action: str, reference: str, name_tag: str | None, why: str) -> dict[st
         )
         return {"container_id": record["container_id"], "name": name, "tag": tag}
     if action == "pin":
-        pin(catalogue, record["sha256"], shorten(why, 500))
+        pin(catalogue, record["name"], record["sha256"], shorten(why, 500))
         catalogue.note("pinned", record, why=shorten(why, 500))
-    elif unpin(catalogue, record["sha256"]):
+    elif unpin(catalogue, record["name"], record["sha256"]):
         catalogue.note("unpinned", record)
     return {"container_id": record["container_id"], "name": record["name"], "tag": None}
 
@@ -61,4 +61,4 @@ def _tag(action: str, reference: str, name_tag: str | None, why: str) -> dict[st
 def _is_its(catalogue: Catalogue, name: str, tag: str, record: dict[str, Any]) -> bool:
     """Whether the name is this very container's already: asking twice is no conflict."""
     pointer = catalogue.tags_of(name).get(tag)
-    return pointer is not None and bool(pointer["sha256"] == record["sha256"])
+    return pointer is not None and all(pointer[k] == record[k] for k in ("name", "sha256"))

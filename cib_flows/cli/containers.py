@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from cib_flows.cli.catalogue import VERBS, endpoint_option
+from cib_flows.cli.locks import diff, lock
 from cib_flows.cli.options import Common, common_options
 from cib_flows.cli.output import describe_container, human_size, note, print_json
 
@@ -31,7 +32,7 @@ def containers() -> None:
     """
 
 
-for verb in VERBS:
+for verb in (*VERBS, lock, diff):
     containers.add_command(verb)
 
 
@@ -71,7 +72,8 @@ def list_(
         return
     for row in rows:
         tags = row.get("tags") or [row.get("tag")]
-        names = " ".join(f"{row['name']}:{tag}" for tag in tags if tag) or row["name"]
+        own = [f"{row['name']}:{tag}" for tag in tags if tag]
+        names = " ".join([*own, *row.get("other_names", [])]) or row["name"]
         size = human_size(int(row.get("bytes") or 0))
         where = " (shared)" if row.get("shared") else ""
         lost = " (its image is missing)" if row.get("image_is_missing") else ""

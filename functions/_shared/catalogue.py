@@ -18,7 +18,7 @@ import secrets
 import uuid
 from typing import Any
 
-from .catalogue_index import CatalogueIndex, read_object
+from .catalogue_index import CatalogueIndex, image_key, read_object
 from .files import sync_folder, write_json, write_text
 from .grammars import IMAGE_NAME, TAG, UUID
 from .results import StepFailed, shorten
@@ -159,11 +159,16 @@ class Catalogue:
                 f"The container {record['container_id']} was removed while {name}:{tag} moved to it.",
                 "Start again; a build will make the image anew.",
             )
-        previous = before.get("sha256") if before else None
-        if previous and previous != record["sha256"]:
-            self.touch(previous)
-        if previous != record["sha256"]:
-            self.note("tagged", record, name=name, tag=tag, previous=previous)
+        previous = before if before and {"name", "sha256"} <= before.keys() else None
+        if previous and (previous["name"], previous["sha256"]) == (
+            record["name"],
+            record["sha256"],
+        ):
+            return
+        if previous:
+            self.touch(previous["name"], previous["sha256"])
+        was = previous["sha256"] if previous else None
+        self.note("tagged", record, name=name, tag=tag, previous=was)
 
     def untag(self, name: str, tag: str) -> dict[str, Any]:
         """Take ``name:tag`` away and return what it pointed at. Raises ``container_not_found``."""
@@ -175,7 +180,7 @@ class Catalogue:
                 _known_tags(name, self.tags_of(name)),
             )
         self._drop_tag(self.tag_path(name, tag))
-        self.touch(pointer["sha256"])
+        self.touch(pointer["name"], pointer["sha256"])
         self.note("untagged", pointer, name=name, tag=tag)
         return pointer
 
@@ -186,10 +191,10 @@ class Catalogue:
             pass  # another was faster
         sync_folder(os.path.dirname(path))
 
-    def touch(self, sha256: str) -> None:
+    def touch(self, name: str, sha256: str) -> None:
         """Remember that an image was in use until now: its age counts from here."""
         os.makedirs(self.uses, mode=0o755, exist_ok=True)
-        write_text(os.path.join(self.uses, sha256), "")
+        write_text(os.path.join(self.uses, image_key(name, sha256)), "")
 
     def note(self, event: str, of: dict[str, Any], name: str | None = None, **more: Any) -> None:
         """Add an event to the history of ``name``: one small file, so that no two writers meet."""

@@ -16,7 +16,7 @@ from typing import Any
 from .files import read_json
 from .grammars import SHA256, TAG, pip_name
 
-INDEX_FORMAT = 1
+INDEX_FORMAT = 2
 # A folder that changed so shortly before it was listed may change again without a newer time.
 RACY_NS = 2_000_000_000
 # What a record must have to be listed at all.
@@ -43,6 +43,11 @@ def read_object(path: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def image_key(name: str, sha256: str) -> str:
+    """What tells images apart: one content may be registered under several names."""
+    return f"{name}@{sha256}"
+
+
 class CatalogueIndex:
     """The index of one root."""
 
@@ -65,7 +70,7 @@ class CatalogueIndex:
         return self.read()[0]
 
     def tags(self) -> dict[str, dict[str, str]]:
-        """Image name -> tag -> sha256 of the image it points at."""
+        """Image name -> tag -> key of the image it points at (:func:`image_key`)."""
         return self.read()[1]
 
     def rebuild(self) -> int:
@@ -191,6 +196,6 @@ def _read_tags(folder: str, _known: Any) -> dict[str, str]:
     for name in sorted(os.listdir(folder)):
         if name.endswith(".json") and TAG.fullmatch(name[:-5]):
             pointer = read_object(os.path.join(folder, name))
-            if pointer and SHA256.fullmatch(str(pointer.get("sha256"))):
-                found[name[:-5]] = str(pointer["sha256"])
+            if pointer and SHA256.fullmatch(str(pointer.get("sha256"))) and pointer.get("name"):
+                found[name[:-5]] = image_key(str(pointer["name"]), str(pointer["sha256"]))
     return found

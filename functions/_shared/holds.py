@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .catalogue import Catalogue, utc_now
-from .catalogue_index import read_object
+from .catalogue_index import image_key, read_object
 from .files import write_json
 from .results import StepFailed
 from .run_folder import RUN_ID, RunFolder
@@ -26,7 +26,7 @@ def leased(catalogue: Catalogue, name: str, sha256: str, why: str) -> Iterator[N
     The lease is a file that is written anew every minute; one that has not been for a quarter of an hour, by
     the file system's own clock, counts for nothing. Raises :class:`StepFailed` ``container_not_found``.
     """
-    folder = os.path.join(catalogue.root, "leases", sha256)
+    folder = os.path.join(catalogue.root, "leases", image_key(name, sha256))
     os.makedirs(folder, mode=0o755, exist_ok=True)
     path = os.path.join(folder, f"{secrets.token_hex(6)}.json")
     lease = {"why": why, "host": platform.node(), "since": utc_now().isoformat(timespec="seconds")}
@@ -53,47 +53,48 @@ def leased(catalogue: Catalogue, name: str, sha256: str, why: str) -> Iterator[N
         thread.join()
         if os.path.exists(path):
             os.unlink(path)
-        catalogue.touch(sha256)
+        catalogue.touch(name, sha256)
 
 
-def pin(catalogue: Catalogue, sha256: str, why: str) -> None:
+def pin(catalogue: Catalogue, name: str, sha256: str, why: str) -> None:
     """Keep an image until it is unpinned, whatever its tags and age."""
     os.makedirs(catalogue.pins, mode=0o755, exist_ok=True)
     at = utc_now().isoformat(timespec="seconds")
-    write_json(os.path.join(catalogue.pins, f"{sha256}.json"), {"why": why, "at": at})
+    path = os.path.join(catalogue.pins, f"{image_key(name, sha256)}.json")
+    write_json(path, {"why": why, "at": at})
 
 
-def unpin(catalogue: Catalogue, sha256: str) -> bool:
+def unpin(catalogue: Catalogue, name: str, sha256: str) -> bool:
     """Whether there was a pin to take away."""
     try:
-        os.unlink(os.path.join(catalogue.pins, f"{sha256}.json"))
+        os.unlink(os.path.join(catalogue.pins, f"{image_key(name, sha256)}.json"))
     except FileNotFoundError:
         return False
     return True
 
 
 def holds(catalogue: Catalogue, now: float) -> dict[str, list[tuple[str, str]]]:
-    """sha256 -> what holds that image: ``(kind, name)``, where the kind is tag, pin, lease or run.
+    """Image key -> what holds that image: ``(kind, name)``, where the kind is tag, pin, lease or run.
 
     ``now`` is the file system's time (:func:`storage_time`).
     """
     found: dict[str, list[tuple[str, str]]] = {}
     for name, tags in catalogue.index.tags().items():
-        for tag, sha256 in tags.items():
-            found.setdefault(sha256, []).append(("tag", f"{name}:{tag}"))
+        for tag, key in tags.items():
+            found.setdefault(key, []).append(("tag", f"{name}:{tag}"))
     for entry in _names(catalogue.pins):
         if entry.endswith(".json") and not entry.startswith("."):
-            found.setdefault(entry[:-5], []).append(("pin", entry[:12]))
+            found.setdefault(entry[:-5], []).append(("pin", ""))
     leases = os.path.join(catalogue.root, "leases")
-    for sha256 in _names(leases):
-        folder = os.path.join(leases, sha256)
+    for key in _names(leases):
+        folder = os.path.join(leases, key)
         for entry in _names(folder):
             if age_s(os.path.join(folder, entry), now) < DEAD_AFTER_S:
                 lease = read_object(os.path.join(folder, entry)) or {}
-                found.setdefault(sha256, []).append(("lease", str(lease.get("why", ""))))
+                found.setdefault(key, []).append(("lease", str(lease.get("why", ""))))
     for run_id in live_runs(catalogue.root, now):
-        for sha256 in _needed_by(catalogue, run_id):
-            found.setdefault(sha256, []).append(("run", run_id))
+        for key in _needed_by(catalogue, run_id):
+            found.setdefault(key, []).append(("run", run_id))
     return found
 
 
@@ -113,16 +114,17 @@ def live_runs(root: str, now: float) -> list[str]:
 
 
 def _needed_by(catalogue: Catalogue, run_id: str) -> list[str]:
-    """The images that a run builds upon or has found as the answer to its spec."""
+    """Keys of the images that a run builds upon or has found as the answer to its spec."""
     plan = read_object(os.path.join(RunFolder(catalogue.root, run_id).path, "plan.json")) or {}
     base = plan.get("base")
     path = str(base.get("resolved", "")) if isinstance(base, dict) else ""
     needed = []
     if path.startswith(catalogue.images + os.sep):
-        needed.append(os.path.basename(path).removesuffix(".sif"))
+        name, sha256 = os.path.split(path[len(catalogue.images) + 1 :])
+        needed.append(image_key(name, sha256.removesuffix(".sif")))
     built = catalogue.built(str(plan["build_digest"])) if plan.get("build_digest") else None
     if built:
-        needed.append(str(built["sha256"]))
+        needed.append(image_key(str(built["name"]), str(built["sha256"])))
     return needed
 
 

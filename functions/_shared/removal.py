@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .catalogue import Catalogue, utc_now
-from .catalogue_index import read_object
+from .catalogue_index import image_key, read_object
 
 
 def discard(
@@ -21,7 +21,7 @@ def discard(
     held: Callable[[], set[str]],
     why: str,
 ) -> dict[str, str]:
-    """Move images and their records to the trash; returns for each sha256 that went the folder there.
+    """Move images and their records to the trash; returns for each image key that went the folder there.
 
     ``held`` is asked once, when all records are hidden: an image that it names, because somebody came to
     rely on it meanwhile, is shown again and stays.
@@ -30,23 +30,25 @@ def discard(
     for row in rows:
         place = _hide(catalogue, row)
         if place:
-            hidden[str(row["sha256"])] = (row, place)
+            hidden[image_key(str(row["name"]), str(row["sha256"]))] = (row, place)
     wanted = held() if hidden else set()
     gone = {}
-    for sha256, (row, place) in hidden.items():
+    for key, (row, place) in hidden.items():
+        sha256 = str(row["sha256"])
         record_path = catalogue.record_path(str(row["name"]), sha256)
         aside = os.path.join(place, f"{sha256}.json")
-        if sha256 in wanted:
+        if key in wanted:
             os.rename(aside, record_path)
             os.rmdir(place)
             continue
         record = read_object(aside) or row
-        image = catalogue.image_path(str(row["name"]), sha256)
-        if os.path.exists(image):
-            os.rename(image, os.path.join(place, f"{sha256}.sif"))
+        for name in (f"{sha256}.sif", f"{sha256}.lock.json"):
+            path = os.path.join(catalogue.images, str(row["name"]), name)
+            if os.path.exists(path):
+                os.rename(path, os.path.join(place, name))
         _forget(catalogue, record)
         catalogue.note("removed", record, name=str(row["name"]), why=why)
-        gone[sha256] = place
+        gone[key] = place
     return gone
 
 
@@ -68,11 +70,14 @@ def _hide(catalogue: Catalogue, row: dict[str, Any]) -> str | None:
 
 def _forget(catalogue: Catalogue, record: dict[str, Any]) -> None:
     """Drop what pointed at the image: pin, last use, and the build pointer unless a newer image has it."""
-    sha256 = record["sha256"]
+    key = image_key(str(record["name"]), str(record["sha256"]))
     build = os.path.join(catalogue.builds, f"{record.get('build_digest')}.json")
     pointer = read_object(build)
-    stale = [os.path.join(catalogue.pins, f"{sha256}.json"), os.path.join(catalogue.uses, sha256)]
-    if pointer and pointer.get("sha256") == sha256:
+    stale = [os.path.join(catalogue.pins, f"{key}.json"), os.path.join(catalogue.uses, key)]
+    if pointer and (pointer.get("name"), pointer.get("sha256")) == (
+        record["name"],
+        record["sha256"],
+    ):
         stale.append(build)
     for path in stale:
         try:

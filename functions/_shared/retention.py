@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .catalogue_index import image_key
+
 DAY_S = 24 * 3600
 
 # key of 'retention' in a site profile -> its value where nothing is said (None: no such rule)
@@ -40,7 +42,7 @@ def choose(
     """The images to remove, each with the reason, the longest unused first.
 
     A row has ``name``, ``sha256``, ``bytes``, ``created_at`` and ``idle_s`` (seconds since it was made or
-    last used). What is ``held`` is never chosen.
+    last used). What is ``held``, by its image key, is never chosen.
     """
     newest: dict[str, int] = {}
     candidates = []
@@ -48,7 +50,7 @@ def choose(
         rank = newest[row["name"]] = newest.get(row["name"], 0) + 1
         is_kept = policy["keep_last"] is not None and rank <= policy["keep_last"]
         if (
-            row["sha256"] not in held
+            image_key(row["name"], row["sha256"]) not in held
             and not is_kept
             and row["idle_s"] >= (policy["min_age_s"] or 0)
         ):

@@ -14,6 +14,7 @@ import pytest
 
 from cib_flows.functions._shared import removal as removal_module
 from cib_flows.functions._shared.catalogue import Catalogue, container_id_of
+from cib_flows.functions._shared.catalogue_index import image_key
 from cib_flows.functions._shared.holds import holds, leased, storage_time
 from cib_flows.functions._shared.results import StepFailed
 from cib_flows.functions.collect_garbage import collect_garbage
@@ -69,9 +70,13 @@ def grow_old(root: Path, record: dict[str, Any], age_s: float = 400 * DAY_S) -> 
     then = storage_time(str(root)) - age_s
     path = catalogue.record_path(record["name"], record["sha256"])
     os.utime(path, (then, then))
-    use = Path(catalogue.uses, record["sha256"])
+    use = Path(catalogue.uses, image_key(record["name"], record["sha256"]))
     if use.exists():
         os.utime(use, (then, then))
+
+
+def key_of(record: dict[str, Any]) -> str:
+    return image_key(record["name"], record["sha256"])
 
 
 def ok(result: dict[str, Any]) -> dict[str, Any]:
@@ -247,6 +252,20 @@ def test_a_tagged_container_is_removed_only_by_force_and_with_its_tags(site: Sit
     assert (Path(removed["trash"]) / f"{record['sha256']}.sif").read_text() == "one"
 
 
+def test_one_content_under_two_names_is_two_images(site: Site) -> None:
+    published(site.root, "same", "latest")
+    published(site.root, "same", "latest", name="other")
+    ok(tag_container("tag", "demo", "third:v1"))
+    ok(tag_container("pin", "demo"))
+    removed = ok(remove_container("other", force=True))
+    assert removed["tags"] == ["other:latest"]
+    (row,) = ok(list_containers())["containers"]
+    assert (row["name"], row["tags"], row["other_names"]) == ("demo", ["latest"], ["third:v1"])
+    assert Path(row["path"]).read_text() == "same"
+    assert ok(list_containers("third:v1"))["container"]["path"] == row["path"]
+    assert refused(remove_container("demo")) == "in_use"
+
+
 def test_an_untagged_container_is_removed_by_its_id(site: Site) -> None:
     record = publish(site.root, "one")
     ok(remove_container(record["container_id"][:8]))
@@ -266,12 +285,12 @@ def test_a_leased_container_is_not_removed_even_by_force(site: Site) -> None:
         leased(catalogue, "demo", record["sha256"], "too late"),
     ):
         pytest.fail("an image that is gone cannot be used")
-    assert not any(os.scandir(site.root / "leases" / record["sha256"]))
+    assert not any(os.scandir(site.root / "leases" / key_of(record)))
 
 
 def test_a_lease_of_a_killed_user_ends(site: Site) -> None:
     record = publish(site.root, "one")
-    place = site.root / "leases" / record["sha256"]
+    place = site.root / "leases" / key_of(record)
     place.mkdir(parents=True)
     (place / "0.json").write_text('{"why": "killed"}')
     assert refused(remove_container(record["container_id"])) == "in_use"
@@ -551,9 +570,9 @@ def test_who_holds_what(site: Site) -> None:
     ok(tag_container("pin", "demo:v1", why="the paper"))
     catalogue = Catalogue(str(site.root))
     with leased(catalogue, "demo", record["sha256"], "a test"):
-        found = holds(catalogue, storage_time(catalogue.root))[record["sha256"]]
+        found = holds(catalogue, storage_time(catalogue.root))[key_of(record)]
         assert [kind for kind, _ in found] == ["tag", "pin", "lease"]
     ok(tag_container("unpin", "demo:v1"))
-    assert [
-        kind for kind, _ in holds(catalogue, storage_time(catalogue.root))[record["sha256"]]
-    ] == ["tag"]
+    assert [kind for kind, _ in holds(catalogue, storage_time(catalogue.root))[key_of(record)]] == [
+        "tag"
+    ]
