@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from ._shared.diagnostics import diagnose
-from ._shared.files import remove_tree, write_text
+from ._shared.files import write_text
 from ._shared.modules import load_modules
 from ._shared.network import check_host
 from ._shared.node_check import (
@@ -33,7 +33,9 @@ from ._shared.results import StepFailed, run_step, shorten
 from ._shared.run_versions import WORKER_PACKAGES, find_apptainer
 from ._shared.site import FAKEROOT_OPTIONS, load_site
 from ._shared.tiny_image import TINY_RECIPE, TINY_SHELL, way_to_root, write_tiny_archive
+from ._shared.working import scratch_folder
 
+NO_RUN = "00000000"  # in the name of the scratch folder, where a run's id begins
 TINY_TIMEOUT_S = 120
 CONNECT_TIMEOUT_S = 10
 ORDER = (GREEN, YELLOW, RED)
@@ -250,13 +252,10 @@ def _tiny_points(site: dict[str, Any]) -> list[dict[str, str]]:
         return []
     try:
         parent = choose_tmpdir(site["tmpdir"], site["root"], in_memory=site["unpack_in_memory"])
-        scratch = tempfile.mkdtemp(prefix="cib-check-", dir=parent)
+        with scratch_folder(parent, NO_RUN) as scratch:
+            return _try_tiny(engine, site, scratch, mount_of(parent)[0])
     except (StepFailed, OSError) as problem:
         return [point("build", RED, f"No build could be tried: {problem}.")]
-    try:
-        return _try_tiny(engine, site, scratch, mount_of(parent)[0])
-    finally:
-        remove_tree(scratch)
 
 
 def _try_tiny(engine: str, site: dict[str, Any], scratch: str, kind: str) -> list[dict[str, str]]:

@@ -335,12 +335,12 @@ heartbeat_period: 30
 # For an endpoint that serves many accounts (started by root), take the comment signs away. Every identity
 # that maps to no account is refused; the template's processes then run as the mapped account. A build needs
 # setuid helpers where it does not run in a batch job: without pam, root's endpoint forbids them.
-# multi_user: true
+# email: whom-to-ask@example.org
 # identity_mapping_config_path: <endpoint-dir>/identity_mapping.json
 # pam:
 #   enable: true
-# admins: []
-# authentication_policy: null
+# Or let only identities in that an authentication policy admits ('globus-compute-endpoint configure' makes one):
+# authentication_policy: 00000000-0000-0000-0000-000000000000
 """
 
 ENVIRONMENT = """\

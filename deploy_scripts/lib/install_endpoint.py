@@ -153,6 +153,12 @@ def install(
     return done
 
 
+def listed_in(file: Path) -> list[str]:
+    """The ids in a list of functions, but for the one that belongs to the 'run' profile alone."""
+    entries = re.findall(r"^\s*- (\S+)(.*)$", file.read_text("utf-8"), re.MULTILINE)
+    return [identifier for identifier, comment in entries if "run_in_container" not in comment]
+
+
 def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -180,6 +186,10 @@ def parser() -> argparse.ArgumentParser:
         "--allow", action="append", default=[], metavar="FUNCTION_ID",
         help="a function that control and build may run ('cib-flows deploy' prints them); repeat",
     )  # fmt: skip
+    made.add_argument(
+        "--allow-file", type=Path, metavar="FILE",
+        help="the list that 'cib-flows deploy' prints or writes (allowed_functions.yaml)",
+    )  # fmt: skip
     made.add_argument("--replace", action="store_true", help="overwrite files that were edited")
     made.add_argument("--dry-run", action="store_true", help="say what would be done")
     return made
@@ -195,13 +205,14 @@ def main(arguments: list[str]) -> int:
         if bad := next((key for key, equals, _ in pairs if not equals), None):
             raise Refused(f"--set takes NAME=VALUE, not {bad!r}.")
         decided = decide(options.site, {key: value for key, _, value in pairs}, folder)
-        texts = rendered(options.site, decided, folder, options.allow)
+        allowed = [*options.allow, *(listed_in(options.allow_file) if options.allow_file else [])]
+        texts = rendered(options.site, decided, folder, allowed)
         done = install(folder, texts, replace=options.replace, dry_run=options.dry_run)
     except Refused as refusal:
         print(f"error: {refusal}", file=sys.stderr)
         return 2
     except OSError as problem:
-        print(f"error: {folder} cannot be written: {problem}.", file=sys.stderr)
+        print(f"error: {problem}.", file=sys.stderr)
         return 1
     words = {"written": "would write" if options.dry_run else "wrote", "unchanged": "unchanged",
              "edited": "left alone, edited since"}  # fmt: skip

@@ -237,6 +237,33 @@ def test_the_engine_package_accepts_what_is_rendered(site: str, installed: dict[
 
 
 @pytest.mark.parametrize("site", BATCH_SITES)
+def test_what_stands_ready_for_many_accounts_is_valid(
+    site: str, installed: dict[str, Path]
+) -> None:
+    text = (installed[site] / "config.yaml").read_text()
+    (installed[site] / "identity_mapping.json").write_text(
+        json.dumps(
+            [
+                {
+                    "DATA_TYPE": "expression_identity_mapping#1.0.0",
+                    "mappings": [
+                        {"source": "{username}", "match": "(.*)@example\\.org", "output": "{0}"}
+                    ],
+                }
+            ]
+        )
+    )
+    active = []
+    for line in text.splitlines():
+        setting = line.removeprefix("# ")
+        is_setting = setting.split(":")[0].strip().isidentifier() and ":" in setting
+        active.append(setting if is_setting else line)
+    config = load_config_yaml("\n".join(active))
+    assert config.pam.enable is True
+    assert str(config.identity_mapping_config_path).startswith(str(installed[site]))
+
+
+@pytest.mark.parametrize("site", BATCH_SITES)
 def test_the_site_profile_is_one_that_the_functions_take(
     site: str, installed: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -283,6 +310,23 @@ def test_installing_again_changes_nothing_and_leaves_edits_alone(tmp_path: Path)
     assert json.loads((folder / "site.json").read_text())["name"] == "mine"
     install("slurm", folder, "--replace")
     assert json.loads((folder / "site.json").read_text())["name"] == "slurm"
+
+
+def test_the_list_that_deploy_writes_is_taken_without_what_runs_strangers_code(
+    tmp_path: Path,
+) -> None:
+    listed = tmp_path / "allowed_functions.yaml"
+    other = FUNCTION.replace("0", "1")
+    listed.write_text(
+        f"allowed_functions:\n  - {FUNCTION}  # build_image, of x\n  - {other}  # run_in_container, of x\n"
+    )
+    folder = tmp_path / "endpoint"
+    done = install("slurm", folder, "--allow-file", str(listed))
+    assert done.returncode == 0, done.stderr
+    assert config(folder, {"profile": "build"})["allowed_functions"] == [FUNCTION]
+    missing = install("slurm", folder, "--allow-file", str(tmp_path / "nothing"))
+    assert missing.returncode == 1
+    assert "No such file" in missing.stderr
 
 
 def test_another_endpoints_files_are_not_overwritten(tmp_path: Path) -> None:
