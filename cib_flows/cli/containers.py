@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from cib_flows.cli.catalogue import VERBS, endpoint_option
+from cib_flows.cli.container_test import container_test
 from cib_flows.cli.locks import diff, lock
 from cib_flows.cli.options import Common, common_options
 from cib_flows.cli.output import describe_container, human_size, note, print_json
@@ -32,7 +33,7 @@ def containers() -> None:
     """
 
 
-for verb in (*VERBS, lock, diff):
+for verb in (*VERBS, lock, diff, container_test):
     containers.add_command(verb)
 
 
