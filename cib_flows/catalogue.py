@@ -34,6 +34,8 @@ REFUSALS: dict[str, type[CibFlowsError]] = {
     "illegal_name": UsageError,
     "already_exists": AlreadyExistsError,
     "in_use": InUseError,
+    "lock_not_found": NotFoundError,
+    "lock_invalid": UsageError,
 }
 
 
@@ -181,6 +183,26 @@ class Catalogue:
         always while it is being used.
         """
         return self.ask("remove_container", {"reference": reference, "force": force})
+
+    def lock(self, reference: str) -> dict[str, Any]:
+        """The lock of a container: ``lock``, every package in it with version and hash, and its
+        ``lock_sha256``.
+        """
+        return self.ask("container_lock", {"reference": reference})
+
+    def keep_lock(self, lock: Mapping[str, Any]) -> str:
+        """Sends a lock to the endpoint, and returns the sha256 by which a spec's ``locked`` names
+        it.
+        """
+        answer = self.ask("container_lock", {"lock": dict(lock)})
+        return str(answer["lock_sha256"])
+
+    def diff(self, first: str, second: str, *, content: bool = False) -> dict[str, Any]:
+        """What differs between two containers: ``base``, ``packages``, ``environment``, ``recipe``,
+        and with ``content`` their files (``content["identical"]``).
+        """
+        question = {"first": first, "second": second, "content": content}
+        return self.ask("diff_containers", question, LONG_CALL_S)
 
     def collect_garbage(
         self,

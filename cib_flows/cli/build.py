@@ -10,7 +10,7 @@ import click
 
 from cib_flows.cli.deploy import EndpointId
 from cib_flows.cli.live import follow
-from cib_flows.cli.options import Common, common_options, spec_argument
+from cib_flows.cli.options import Common, common_options
 from cib_flows.cli.output import describe_container, describe_failure, note, print_json
 from cib_flows.cli.specs import read_spec
 
@@ -23,7 +23,13 @@ INTERRUPTED = 130
 
 
 @click.command(short_help="Build a container and wait for it.")
-@spec_argument
+@click.argument("spec_path", metavar="[SPEC]", required=False)
+@click.option(
+    "--locked",
+    metavar="LOCK",
+    help="Build exactly what a lock lists instead: a container, or a file that "
+    "'containers lock' printed. The image gets its tag with '-locked' behind it.",
+)
 @click.option("--label", help="What lists of runs show; by default name:tag.")
 @click.option("--force", is_flag=True, help="Build even if an identical image exists.")
 @click.option("--build-endpoint", type=EndpointId(), help="Endpoint that builds.")
@@ -31,7 +37,8 @@ INTERRUPTED = 130
 @common_options
 def build(
     common: Common,
-    spec_path: str,
+    spec_path: str | None,
+    locked: str | None,
     label: str | None,
     force: bool,
     build_endpoint: str | None,
@@ -42,13 +49,21 @@ def build(
     Deploys the flow first where needed. Ctrl-C leaves the run going and says how to come back to
     it.
     """
-    spec = read_spec(spec_path)
+    if (spec_path is None) == (locked is None):
+        raise click.UsageError("Give either SPEC or --locked LOCK.")
+    spec = read_spec(spec_path) if spec_path is not None else None
     from cib_flows.builder import ContainerBuilder
 
     quiet = common.json and not sys.stderr.isatty()
     builder = ContainerBuilder(
         globus=common.connect(), build_endpoint=build_endpoint, run_endpoint=run_endpoint
     )
+    if spec is None:
+        from cib_flows.catalogue import Catalogue
+        from cib_flows.locks import locked_spec
+
+        builder.deployment(None if quiet else note)
+        spec = locked_spec(Catalogue(builder.globus, build_endpoint), str(locked))
     run = builder.build(spec, label, force=True if force else None, say=None if quiet else note)
     see_to_the_end(run, common, f"{spec.name}:{spec.tag}, run {run.run_id}")
 

@@ -37,7 +37,8 @@ printf 'nousersite=%s\n' "${PYTHONNOUSERSITE:-}"
 printf 'machine=%s\n' "$(uname -m 2> /dev/null)"
 printf 'elf=%s\n' "$(od -An -v -tx1 -N20 /bin/sh 2> /dev/null | tr -d ' \n')"
 if command -v dpkg-query > /dev/null 2>&1; then
-    dpkg --audit 2>&1 | sed 's/^/audit=/'
+    # an ordinary user may not take dpkg's lock, which it asks for once it has found something
+    dpkg --audit 2> /dev/null | sed 's/^/audit=/'
     dpkg-query -W -f 'debian=${Package} ${Version} ${Architecture} ${db:Status-Status}\n'
     [ ! -r /opt/cib/debian.lock ] || sed 's/^/deb=/' /opt/cib/debian.lock
 fi
@@ -55,6 +56,9 @@ ELF_MACHINES = {
     "f300": "riscv64",
 }
 ARCHITECTURE_FAMILIES = {"i386": "i386", "i486": "i386", "i586": "i386", "i686": "i386"}
+HALF_INSTALLED = frozenset(
+    {"half-installed", "unpacked", "half-configured", "triggers-awaited", "triggers-pending"}
+)
 DEBIAN_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]*")
 DEBIAN_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+:~-]*")
 DEBIAN_ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9-]*")
@@ -84,6 +88,7 @@ class ImageFacts:
                 self.architecture = ELF_MACHINES.get(value[36:40], "")
             elif key == "debian":
                 self.debian = [*(self.debian or ()), *_debian_entry(value)]
+                self.audit += _half_installed(value)
             elif key == "deb":
                 hashes.update(_deb_hash(value))
             elif key in ("locale", "nousersite", "machine"):
@@ -106,6 +111,11 @@ def _debian_entry(text: str) -> list[dict[str, Any]]:
     ):
         return []
     return [{"name": name, "version": version, "architecture": architecture, "sha256": None}]
+
+
+def _half_installed(text: str) -> list[str]:
+    name, status = text.partition(" ")[0], text.rpartition(" ")[2]
+    return [f"{shorten(name, 80)} is {status}"] if status in HALF_INSTALLED else []
 
 
 def _deb_hash(text: str) -> dict[tuple[str, str, str], str]:

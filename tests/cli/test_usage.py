@@ -56,7 +56,7 @@ def test_every_command_takes_the_common_options(name: str) -> None:
     ("arguments", "said"),
     [
         (["fly"], "No such command 'fly'"),
-        (["build"], "Missing argument 'SPEC'"),
+        (["build"], "Give either SPEC or --locked LOCK"),
         (["status"], "Missing argument 'RUN'"),
         (["containers", "exec", "name"], "Missing argument 'CMD"),
         (["containers", "list", "--limit", "0"], "--limit"),

@@ -317,6 +317,10 @@ def test_half_installed_debian_packages_are_refused(built: Built, apptainer: App
     error = refused(built(), "verify_inconsistent")
     assert "git: half configured" in error["message"]
 
+    apptainer.program("dpkg", "#!/bin/sh\n")
+    apptainer.program("dpkg-query", "#!/bin/sh\necho 'debian=git 1:2.39 amd64 half-configured'\n")
+    assert "git is half-configured" in refused(built(), "verify_inconsistent")["message"]
+
 
 def test_a_missing_mount_point_is_named(built: Built, apptainer: Apptainer) -> None:
     verified(built(mounts=["/no-such-scratch"]))
