@@ -57,7 +57,9 @@ def resource_server(scope: str) -> str:
         return "flows.globus.org"
     if "facd7ccc-c5f4-42aa-916b-a0e270e2c2a9" in scope:
         return "funcx_service"
-    return scope.split("/")[-2]
+    if scope.startswith("urn:"):
+        return scope.split(":")[-2]
+    return scope.partition("[")[0].split("/")[-2]
 
 
 @pytest.fixture
