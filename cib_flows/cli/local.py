@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -136,6 +137,7 @@ def start(
     faults: str | None,
 ) -> None:
     """Start the local Globus in the background; a running one is left alone."""
+    _require_extra()
     from cib_flows.local import control
 
     home = _home(home_path)
@@ -157,6 +159,17 @@ def start(
     if started.already and site_path:
         text += "\n  note       --site was not applied; stop the local Globus first."
     _say(as_json, document, text)
+
+
+def _require_extra() -> None:
+    """The client alone installs without what a server needs; say so before something fails to import."""
+    needed = ("uvicorn", "starlette", "simpleeval", "pika", "globus_compute_endpoint")
+    missing = [name for name in needed if find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"The local Globus needs packages that are not installed here ({', '.join(missing)}); "
+            "install cib-flows with its extra: pip install 'cib-flows[local]'."
+        )
 
 
 def _site(path: Path) -> dict[str, Any]:

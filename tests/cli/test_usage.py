@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from cib_flows._version import __version__
 from cib_flows.cli import main
 from cib_flows.cli.root import COMMANDS
+from cib_flows.errors import UsageError
 
 GOOD = "name: pandas\nbase: {image: 'python:3.11-slim'}\npip: [pandas]\n"
 RUN = "00000000-0000-0000-0000-000000000002"
@@ -46,7 +47,9 @@ def test_help_lists_every_command() -> None:
     assert all(f"  {name} " in shown for name in COMMANDS)
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("containers", "local")])
+@pytest.mark.parametrize(
+    "name", [name for name in COMMANDS if name not in ("containers", "flow", "local")]
+)
 def test_every_command_takes_the_common_options(name: str) -> None:
     shown = CliRunner().invoke(main, [name, "--help"]).output
     assert all(option in shown for option in ("--json", "--profile", "--home"))
@@ -174,3 +177,13 @@ def test_starting_up_imports_no_sdk() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=root
     )
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_local_start_says_which_extra_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cib_flows.cli import local
+
+    monkeypatch.setattr(local, "find_spec", lambda name: None if name == "uvicorn" else object())
+    done = CliRunner().invoke(local.local, ["start"])
+    assert isinstance(done.exception, UsageError)
+    assert "uvicorn" in done.exception.message
+    assert "cib-flows[local]" in done.exception.message
