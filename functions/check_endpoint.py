@@ -30,7 +30,8 @@ from ._shared.node_check import (
 from ._shared.places import GIB, choose_tmpdir
 from ._shared.processes import clean_environment
 from ._shared.results import StepFailed, run_step, shorten
-from ._shared.run_versions import WORKER_PACKAGES, find_apptainer
+from ._shared.run_versions import WORKER_PACKAGES, engine_version, find_apptainer
+from ._shared.singularity import engine_command, engine_environment
 from ._shared.site import FAKEROOT_OPTIONS, load_site
 from ._shared.tiny_image import TINY_RECIPE, TINY_SHELL, way_to_root, write_tiny_archive
 from ._shared.working import scratch_folder
@@ -272,8 +273,12 @@ def _try_tiny(engine: str, site: dict[str, Any], scratch: str, kind: str) -> lis
     options = list(FAKEROOT_OPTIONS[site["fakeroot"]]) or (
         ["--fakeroot"] if os.geteuid() == 0 else []
     )
+    version = engine_version()
+    environment = engine_environment(version, environment)
     status, log, took = _run(
-        [engine, "build", "--force", *options, image, recipe], scratch, environment
+        engine_command(version, [engine, "build", "--force", *options, image, recipe]),
+        scratch,
+        environment,
     )
     if status != 0 or not os.path.isfile(image):
         code, message, hint = diagnose(log)

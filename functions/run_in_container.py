@@ -21,7 +21,8 @@ from ._shared.catalogue import Catalogue
 from ._shared.modules import load_modules
 from ._shared.processes import clean_environment
 from ._shared.results import StepFailed, shorten
-from ._shared.run_versions import find_apptainer
+from ._shared.run_versions import engine_version, find_apptainer
+from ._shared.singularity import engine_environment
 from ._shared.site import SITE_VARIABLE, load_site
 
 MAX_STREAM_BYTES = 1024 * 1024
@@ -157,6 +158,7 @@ def _run(
         )
     environment = clean_environment(site)
     environment["APPTAINERENV_PYTHONNOUSERSITE"] = "1"
+    environment = engine_environment(engine_version(), environment)
     command = [engine, "--silent", "exec", *GPU_OPTIONS[gpu], image, *inside]
     with tempfile.TemporaryFile() as program:
         program.write(text.encode())

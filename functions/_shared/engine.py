@@ -17,6 +17,8 @@ from .processes import Ended, clean_environment, run_guarded
 from .registry import credentials_are_for
 from .results import StepFailed, shorten
 from .run_folder import RunFolder
+from .run_versions import engine_version
+from .singularity import engine_command, engine_environment
 from .site import FAKEROOT_OPTIONS
 from .time_left import time_limit_failure
 
@@ -54,7 +56,11 @@ class Builder:
         self.plan = plan
         self.scratch = scratch
         self.exchange = os.path.join(scratch, "exchange")
-        self.environment = _build_environment(site, plan, scratch)
+        # of this node: the plan was made on another
+        self.version = engine_version()
+        self.environment = engine_environment(
+            self.version, _build_environment(site, plan, scratch)
+        )
         self.elapsed_s = 0.0
 
     def build(self, recipe: str, image: str, done: list[str], *, with_payload: bool) -> None:
@@ -71,11 +77,11 @@ class Builder:
         if os.geteuid() == 0 and not options:
             # root in a container or VM may lack capabilities that a plain build asks for; a mapped root has them
             command.append("--fakeroot")
-        arguments = squash_arguments(self.site, str(self.plan["engine"]))
+        arguments = squash_arguments(self.site, self.version)
         if arguments:
             command += ["--mksquashfs-args", arguments]
         ended = run_guarded(
-            [*command, image, recipe],
+            engine_command(self.version, [*command, image, recipe]),
             cwd=self.folder.work,
             environment=self.environment,
             log_path=self.folder.log,

@@ -1,0 +1,45 @@
+"""SingularityCE where its words differ from Apptainer's: environment variables, and what ``build`` knows."""
+
+from __future__ import annotations
+
+import os
+
+# Apptainer's own, each with whether a value follows it.
+UNKNOWN_TO_SINGULARITY = {
+    "--mksquashfs-args": True,
+    "--ignore-subuid": False,
+    "--ignore-fakeroot-command": False,
+}
+
+
+def is_singularity(version: str) -> bool:
+    """Whether ``version``, as :func:`engine_version` gives it, is of SingularityCE or SingularityPRO."""
+    return version.lower().startswith("singularity")
+
+
+def engine_command(version: str, command: list[str]) -> list[str]:
+    """``command`` as that engine takes it. SingularityCE does not become root in a build by itself."""
+    if not is_singularity(version):
+        return command
+    said: list[str] = []
+    skip = False
+    for word in command:
+        if skip:
+            skip = False
+        elif word in UNKNOWN_TO_SINGULARITY:
+            skip = UNKNOWN_TO_SINGULARITY[word]
+        else:
+            said.append(word)
+    if len(said) > 1 and said[1] == "build" and "--fakeroot" not in said and os.geteuid() != 0:
+        said.insert(2, "--fakeroot")
+    return said
+
+
+def engine_environment(version: str, environment: dict[str, str]) -> dict[str, str]:
+    """``environment`` with the engine's variables under the names that it reads."""
+    if not is_singularity(version):
+        return environment
+    return {
+        key.replace("APPTAINER", "SINGULARITY", 1) if key.startswith("APPTAINER") else key: value
+        for key, value in environment.items()
+    }
