@@ -181,10 +181,12 @@ class Container:
         *,
         script: str = "script.py",
         gpu: str | None = None,
+        ranks: int | None = None,
         timeout_s: float | None = None,
     ) -> CommandResult:
         """Runs a Python script in the image; it needs no Globus software inside. ``script`` is its
-        name in messages, ``gpu`` is ``nvidia`` or ``amd``. Raises as ``run`` does.
+        name in messages, ``gpu`` is ``nvidia`` or ``amd``, ``ranks`` how many copies the batch
+        system's MPI launcher starts. Raises as ``run`` does.
         """
         done = run_on_host(
             self.globus or connect(),
@@ -194,6 +196,7 @@ class Container:
             script=script,
             argv=argv,
             gpu=gpu,
+            ranks=ranks,
             timeout_s=timeout_s,
             options=self._host_options(),
         )

@@ -37,6 +37,7 @@ def run_on_host(
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     gpu: str | None = None,
+    ranks: int | None = None,
     timeout_s: float | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -47,7 +48,8 @@ def run_on_host(
     ``ServiceError`` when nothing could be run.
     """
     deployment = ensure_deployed(globus)
-    given: dict[str, Any] = {"container": image, "gpu": gpu, "timeout_s": timeout_s}
+    given: dict[str, Any] = {"container": image, "gpu": gpu, "ranks": ranks}
+    given["timeout_s"] = timeout_s
     if command is not None:
         given["command"] = list(command)
     else:

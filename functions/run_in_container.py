@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -56,12 +57,14 @@ def run_in_container(
     argv: list[str] | None = None,
     command: list[str] | None = None,
     gpu: str | None = None,
+    ranks: int | None = None,
     timeout_s: float | None = None,
     script: str = "script.py",
 ) -> dict[str, Any]:
     """Run ``command``, or ``source``: as a script with ``argv``, or its ``function`` with JSON ``args`` and
     ``kwargs``. ``container`` is a SIF's absolute path, or what the catalogue finds (name, name:tag, id).
-    ``gpu`` is ``nvidia`` or ``amd``.
+    ``gpu`` is ``nvidia`` or ``amd``. With ``ranks`` so many copies are started by the batch system's MPI
+    launcher, each in a container of its own; they share standard output, so a function cannot have any.
 
     Returns ``returncode``, ``stdout`` and ``stderr`` (at most their last megabyte) and, for a function,
     ``value``. ``ok`` says that something ran, not that it succeeded; 124 is the code when it ran out of time.
@@ -71,10 +74,11 @@ def run_in_container(
         image, inside, text, mark = _prepare(
             container, source, function, args, kwargs, argv, command, gpu, script
         )
+        launcher = _launcher(ranks, function)
         result = {
             "ok": True,
             "step": "run_in_container",
-            **_run(image, inside, text, mark, gpu, timeout_s),
+            **_run(launcher, image, inside, text, mark, gpu, timeout_s),
         }
     except StepFailed as failure:
         result = {"ok": False, "step": "run_in_container", "error": failure.as_json()}
@@ -131,6 +135,26 @@ def _prepare(
     return image, ["python3", "-"], RUNNER.format(asked=json.dumps(asked)), mark
 
 
+def _launcher(ranks: int | None, function: str | None) -> list[str]:
+    """The words that start ``ranks`` copies of a command; none for one copy."""
+    if ranks is None:
+        return []
+    if not isinstance(ranks, int) or isinstance(ranks, bool) or ranks < 1 or function is not None:
+        raise StepFailed(
+            "spec_invalid",
+            "'ranks' is a number above 0, for a command or a script, not for a function.",
+        )
+    # The worker that runs this may be a step of the job itself, whose processors the ranks then share.
+    words = ["srun", "--overlap"] if os.environ.get("SLURM_JOB_ID") else ["mpiexec"]
+    if not shutil.which(words[0]):
+        raise StepFailed(
+            "spec_invalid",
+            f"'ranks' needs {words[0]}, which is not on PATH where this endpoint runs functions.",
+            "Have its module loaded in the endpoint's 'worker_init'.",
+        )
+    return [*words, "-n", str(ranks)]
+
+
 def _image(container: str) -> str:
     if container.startswith("/"):
         if not container.endswith(".sif") or not os.path.isfile(container):
@@ -145,7 +169,13 @@ def _image(container: str) -> str:
 
 
 def _run(
-    image: str, inside: list[str], text: str, mark: str, gpu: str | None, timeout_s: float | None
+    launcher: list[str],
+    image: str,
+    inside: list[str],
+    text: str,
+    mark: str,
+    gpu: str | None,
+    timeout_s: float | None,
 ) -> dict[str, Any]:
     site = load_site()
     load_modules(site)
@@ -159,10 +189,18 @@ def _run(
     environment = clean_environment(site)
     environment["APPTAINERENV_PYTHONNOUSERSITE"] = "1"
     environment = engine_environment(engine_version(), environment)
-    command = [engine, "--silent", "exec", *GPU_OPTIONS[gpu], image, *inside]
-    with tempfile.TemporaryFile() as program:
+    options = ["--silent", "exec", *GPU_OPTIONS[gpu]]
+    # Where the worker keeps its own files, every node of the job sees them; ranks other than the first have
+    # no standard input.
+    place = os.getcwd() if launcher else None
+    with tempfile.NamedTemporaryFile(suffix=".py", dir=place) as program:
         program.write(text.encode())
+        program.flush()
         program.seek(0)
+        if launcher and text:
+            options += ["--bind", os.path.dirname(program.name)]
+            inside = [inside[0], program.name]
+        command = [*launcher, engine, *options, image, *inside]
         process = subprocess.Popen(
             command,
             stdin=program,

@@ -111,6 +111,7 @@ def show(common: Common, reference: str, build_endpoint: str | None) -> None:
 @click.argument("argv", metavar="ARGS…", nargs=-1, type=click.UNPROCESSED)
 @click.option("--timeout", type=click.FloatRange(min=0), help="Limit for the script, in seconds.")
 @click.option("--gpu", type=click.Choice(["nvidia", "amd"]), help="Bind the node's GPU driver.")
+@click.option("--ranks", type=click.IntRange(min=1), help="Copies for the MPI launcher to start.")
 @endpoint_option
 @common_options
 def run(
@@ -120,6 +121,7 @@ def run(
     argv: tuple[str, ...],
     timeout: float | None,
     gpu: str | None,
+    ranks: int | None,
     build_endpoint: str | None,
 ) -> None:
     """Run the Python file SCRIPT of this computer in CONTAINER on its endpoint, and exit with the
@@ -129,7 +131,12 @@ def run(
 
     container = Container.get(reference, common.connect(), build_endpoint)
     done = container.run_script(
-        script.read(), argv, script=os.path.basename(script.name), gpu=gpu, timeout_s=timeout
+        script.read(),
+        argv,
+        script=os.path.basename(script.name),
+        gpu=gpu,
+        ranks=ranks,
+        timeout_s=timeout,
     )
     _leave(common, container, done)
 

@@ -106,6 +106,32 @@ def test_the_gpus_flag_stands_before_the_image(gpu: str, flag: str, image: Path)
     assert words.index(flag) < words.index(str(image))
 
 
+def test_ranks_are_started_by_the_batch_systems_launcher(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is a container of its own; a script reaches all of them, though only one has standard input."""
+    monkeypatch.chdir(tmp_path)
+    launcher = image.parent / "bin" / "srun"
+    launcher.write_text(
+        '#!/bin/sh\necho srun $1 $2 $3; shift 3; for r in 0 1; do RANK=$r "$@" </dev/null; done\n'
+    )
+    launcher.chmod(0o755)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    source = "import os, sys\nprint(os.environ['RANK'], sys.argv[1:])"
+    result = run_in_container(str(image), source=source, argv=["a"], ranks=2)
+    assert result["stdout"] == "srun --overlap -n 2\n0 ['a']\n1 ['a']\n"
+    assert list(tmp_path.glob("*.py")) == []
+    said = run_in_container(str(image), command=["sh", "-c", "echo $RANK"], ranks=2)["stdout"]
+    assert said == "srun --overlap -n 2\n0\n1\n"
+
+
+def test_a_launcher_that_is_missing_is_named(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "")
+    monkeypatch.setenv("PATH", str(image.parent / "bin"))
+    error = run_in_container(str(image), command=["true"], ranks=2)["error"]
+    assert error["message"].startswith("'ranks' needs mpiexec, which is not on PATH")
+
+
 def test_the_endpoints_secrets_stay_outside(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLOBUS_COMPUTE_CLIENT_SECRET", "hunter2")
     monkeypatch.setenv("APPTAINER_BIND", "/opt/cray")
@@ -139,6 +165,8 @@ def test_control_and_build_nodes_refuse_it(
         ({"command": ["--bind", "/"]}, "list of words"),
         ({"command": ["a\0b"]}, "list of words"),
         ({"source": "1", "function": "f(); import os"}, "is not a function's name"),
+        ({"source": "1", "function": "f", "ranks": 2}, "not for a function"),
+        ({"command": ["true"], "ranks": 0}, "'ranks' is a number above 0"),
         ({"command": ["true"], "gpu": "--bind=/"}, "'gpu' is nvidia or amd"),
     ],
 )
