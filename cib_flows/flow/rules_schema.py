@@ -71,7 +71,11 @@ def _property_remarks(
     for word in ("required", "propertyOrder"):
         names = schema.get(word)
         for number, name in enumerate(names if isinstance(names, list) else ()):
-            if name not in properties and not schema.get("patternProperties"):
+            if (
+                isinstance(name, str)
+                and name not in properties
+                and not schema.get("patternProperties")
+            ):
                 yield remark(
                     "unknown-property",
                     (*place, word, number),
@@ -82,6 +86,8 @@ def _property_remarks(
 
 def _format_remarks(schema: dict[str, Any], place: Place) -> Iterator[Remark]:
     name = schema.get("format")
+    if not isinstance(name, str):
+        return
     here = (*place, "format")
     if name in _OLD_FORMATS:
         yield remark(
@@ -100,11 +106,11 @@ def _format_remarks(schema: dict[str, Any], place: Place) -> Iterator[Remark]:
             "Move the property to the top, and put the parts together in the flow.",
         )
     properties = schema.get("properties")
-    for part in OBJECT_FORMATS.get(str(name), ()):
+    for part in OBJECT_FORMATS.get(name, ()):
         if not isinstance(properties, dict) or part not in properties:
             yield remark(
                 "incomplete-format",
                 place,
                 f"An object of the format {name!r} has the property {part!r}.",
-                f"Its properties are exactly {', '.join(OBJECT_FORMATS[str(name)])}.",
+                f"Its properties are exactly {', '.join(OBJECT_FORMATS[name])}.",
             )
