@@ -7,6 +7,7 @@ from typing import Any
 
 from . import paging
 from .errors import unprocessable
+from .roles import FLOW_PERMISSIONS
 
 __all__ = ["page"]
 
@@ -31,7 +32,7 @@ def page(shown: Iterable[Document], query: Mapping[str, str], orderby: Sequence[
 
     :raises Refusal: 422 for a query that cannot be read
     """
-    wanted = paging.names(query.get("filter_roles"))
+    wanted = paging.names(query, "filter_roles", FLOW_PERMISSIONS)
     words = query.get("filter_fulltext", "").casefold().split()
     found = [
         document

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from .errors import unprocessable
 
@@ -65,6 +65,15 @@ def flag(query: Mapping[str, str], name: str) -> bool:
     raise unprocessable([{"loc": [name], "msg": message, "type": "type_error.bool"}])
 
 
-def names(text: str | None) -> set[str]:
-    """The names in a comma-separated query parameter."""
-    return {name.strip() for name in (text or "").split(",") if name.strip()}
+def names(
+    query: Mapping[str, str], parameter: str, known: Collection[str] | None = None
+) -> set[str]:
+    """The names in a comma-separated query parameter.
+
+    :raises Refusal: 422 for a name that is not ``known``
+    """
+    found = {name.strip() for name in query.get(parameter, "").split(",") if name.strip()}
+    for name in sorted(found - set(known)) if known is not None else ():
+        message = f"{name!r} is not one of {', '.join(sorted(known or ()))}"
+        raise unprocessable([{"loc": [parameter], "msg": message, "type": "value_error"}])
+    return found

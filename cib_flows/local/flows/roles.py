@@ -9,7 +9,16 @@ from cib_flows.local.actions import Identity
 
 from .store import Flow, RunSummary
 
-__all__ = ["ALL_USERS", "PUBLIC", "flow_permissions", "flow_roles", "run_permissions", "run_roles"]
+__all__ = [
+    "ALL_USERS",
+    "FLOW_PERMISSIONS",
+    "PUBLIC",
+    "RUN_PERMISSIONS",
+    "flow_permissions",
+    "flow_roles",
+    "run_permissions",
+    "run_roles",
+]
 
 PUBLIC = "public"
 ALL_USERS = "all_authenticated_users"

@@ -85,6 +85,10 @@ def flow_routes(service: FlowsService) -> list[Route]:
     async def notifications(request: Request) -> Answer:
         return service.notifications(_identity(request))
 
+    async def list_registered_apis(request: Request) -> Answer:
+        # None can be registered here; a definition that names one is refused.
+        return {"registered_apis": [], "marker": None}
+
     async def list_web_inputs(request: Request) -> Answer:
         return service.web_inputs.page(_identity(request), request.query_params)
 
@@ -97,6 +101,7 @@ def flow_routes(service: FlowsService) -> list[Route]:
     return [
         # Not in the hosted service, which writes e-mails.
         _route("GET", "/local/notifications", notifications, scopes.VIEW_RUNS),
+        _route("GET", "/registered_apis", list_registered_apis, scopes.VIEW_FLOWS),
         _route("GET", "/web_inputs", list_web_inputs, scopes.ASKED),
         _route("GET", "/web_inputs/{id}", get_web_input, scopes.ASKED),
         _route("POST", "/web_inputs/{id}/respond", respond_to_web_input, scopes.ASKED),

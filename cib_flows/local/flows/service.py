@@ -233,8 +233,8 @@ class FlowsService:
         return document
 
     def list_runs(self, identity: Identity, query: Mapping[str, str]) -> Document:
-        wanted_flows = paging.names(query.get("filter_flow_id"))
-        wanted_roles = paging.names(query.get("filter_roles"))
+        wanted_flows = paging.names(query, "filter_flow_id")
+        wanted_roles = paging.names(query, "filter_roles", roles.RUN_PERMISSIONS)
         size = paging.limit(query, PAGE)
         flows: dict[str, Flow | None] = {}
         found: list[tuple[int, Document]] = []

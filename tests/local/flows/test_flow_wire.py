@@ -489,3 +489,23 @@ def test_flow_may_be_created_with_the_fixtures_own_parameters(server: FlowsServe
         known["title"], definition, known["input_schema"], **fields
     )
     assert {name: created[name] for name in fields} == fields
+
+
+def test_a_role_that_does_not_exist_cannot_be_filtered_for(server: FlowsServer) -> None:
+    client = server.client()
+    for call in (client.list_flows, client.list_runs, client.list_web_inputs):
+        with pytest.raises(FlowsAPIError) as refusal:
+            call(filter_roles="owner")  # type: ignore[operator]
+        assert refusal.value.http_status == 422
+        assert (refusal.value.raw_json or {})["error"]["detail"][0]["loc"] == ["filter_roles"]
+
+
+@pytest.mark.parametrize(
+    "role", ["run_owner", "run_manager", "run_monitor", "flow_run_manager", "flow_run_monitor"]
+)
+def test_every_role_of_the_sdk_can_be_filtered_for(server: FlowsServer, role: str) -> None:
+    assert server.client("nobody").list_runs(filter_roles=role)["runs"] == []
+
+
+def test_no_apis_are_registered(server: FlowsServer) -> None:
+    assert list(server.client().paginated.list_registered_apis().items()) == []
