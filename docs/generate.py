@@ -225,7 +225,7 @@ def error_codes() -> str:
     parts = []
     for name in sorted(known):
         lines = [f"### {name}", "", known[name]]
-        shown = sorted({(re.sub(r"\{\d\}", "…", s.message), s.hint) for s in said.get(name, [])})
+        shown = sorted({(re.sub(r"(\{\d\})+", "…", s.message), s.hint) for s in said.get(name, [])})
         if shown:
             lines.append("")
         lines += [f"- {message}{f' *{hint}*' if hint else ''}" for message, hint in shown]
@@ -234,7 +234,10 @@ def error_codes() -> str:
 
 
 def signatures() -> str:
-    rows = [[f"`{pattern}`", f"[{name}](#{name})", message] for name, pattern, message, _ in ROWS]
+    rows = [
+        [f"`` {pattern} ``", f"[{name}](#{name})", re.sub(r"(\{\d\})+", "…", message)]
+        for name, pattern, message, _ in ROWS
+    ]
     return table(("When a line of the log has", "Code", "Sentence"), rows)
 
 
@@ -244,6 +247,7 @@ def signatures() -> str:
 def site_keys() -> str:
     known = meanings("site_keys", site.SITE_KEYS)
     words = {
+        bool: "true or false",
         str: "text",
         dict: "object",
         list: "list of texts",

@@ -81,7 +81,8 @@ def _text(node: ast.expr, texts: dict[str, str]) -> str:
 
 def _of_the_recipe(functions: Path) -> dict[str, list[Sentence]]:
     """What a recipe refuses by itself while it is built, and the hint that the functions add."""
-    recipe = (functions / "_shared" / "recipe.py").read_text(encoding="utf-8")
+    parts = sorted((functions / "_shared").glob("recipe*.py"))
+    recipe = "\n".join(path.read_text(encoding="utf-8") for path in parts)
     hints: dict[str, str] = {}
     for path in functions.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from typing import Any
 
@@ -58,9 +59,7 @@ class Builder:
         self.exchange = os.path.join(scratch, "exchange")
         # of this node: the plan was made on another
         self.version = engine_version()
-        self.environment = engine_environment(
-            self.version, _build_environment(site, plan, scratch)
-        )
+        self.environment = engine_environment(self.version, _build_environment(site, plan, scratch))
         self.elapsed_s = 0.0
 
     def build(self, recipe: str, image: str, done: list[str], *, with_payload: bool) -> None:
@@ -140,7 +139,9 @@ class Builder:
             limit_s = float(self.site["build_time_limit_s"])
             message, hint = time_limit_failure(self.site, "The build", limit_s)
         else:
-            code, message, hint = refusal_in(self.exchange) or diagnose(log)
+            code, message, hint = (
+                refusal_in(self.exchange) or killed_by(ended.status) or diagnose(log)
+            )
             if code == "build_failed":
                 message = f"Apptainer could not build the image (exit status {ended.status})."
         return StepFailed(code, message, hint, log_path=self.folder.log, log_tail=log)
@@ -227,10 +228,25 @@ def _build_environment(site: dict[str, Any], plan: dict[str, Any], scratch: str)
     return environment
 
 
+def killed_by(status: int | None) -> tuple[str, str, str] | None:
+    """What a status above 128 says; Apptainer itself ends with 255 at most, whatever its programs do."""
+    try:
+        name = signal.Signals((status or 0) - 128).name
+    except ValueError:
+        return None
+    return (
+        "build_killed",
+        f"Apptainer was ended from outside by the signal {name}.",
+        "Most often the node or the batch job has no memory or time left: ask the endpoint's administrator for "
+        "more, or make the image smaller.",
+    )
+
+
 def refusal_in(exchange: str) -> tuple[str, str, str] | None:
     """What the recipe itself refused, by the file that it leaves for us."""
     code, _, message = read_lent(os.path.join(exchange, "refusal"), 4000).partition("\n")
     hints = {
+        "apt_package_not_found": "Check its spelling in 'apt'; names differ between releases.",
         "apt_missing": "Take a base image of Debian or Ubuntu, or leave 'apt' out.",
         "command_failed": "Correct the entry in 'commands'; the log shows what it printed.",
         "conda_missing": "Take a base image with conda, or ask the endpoint's administrator for its tools.",

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from typing import Any
 
-from .network import check_host
+from .network import pinned_host
 from .results import StepFailed, shorten
 
 GIT_TIMEOUT_S = 1800
@@ -20,10 +20,10 @@ def resolve_ref(url: str, ref: str | None, site: dict[str, Any]) -> str:
 
     Raises :class:`StepFailed` with ``payload_not_found`` when the repository or the ref does not exist.
     """
-    check_host(url, site, "payload_refused", "The payload")
+    pinned = pinned_host(url, site, "payload_refused", "The payload")
     if ref and COMMIT.fullmatch(ref):
         return ref
-    answer = _git(["ls-remote", "--", url], site, cwd="/")
+    answer = _git(["ls-remote", "--", url], site, "/", pinned)
     lines = [line.split("\t", 1) for line in answer.splitlines() if "\t" in line]
     refs = {name: commit for commit, name in lines if COMMIT.fullmatch(commit)}
     wanted = (
@@ -43,16 +43,18 @@ def resolve_ref(url: str, ref: str | None, site: dict[str, Any]) -> str:
 
 def checkout(url: str, commit: str, folder: str, site: dict[str, Any]) -> None:
     """Bring one commit's files into the empty ``folder``, without its history."""
-    check_host(url, site, "payload_refused", "The payload")
+    pinned = pinned_host(url, site, "payload_refused", "The payload")
     _git(["init", "-q", "."], site, folder)
     try:
-        _git(["fetch", "-q", "--depth", "1", "--no-tags", "--", url, commit], site, folder)
+        shallow = ["fetch", "-q", "--depth", "1", "--no-tags", "--", url, commit]
+        _git(shallow, site, folder, pinned)
     except StepFailed:
         # some servers do not give out a bare commit, or have no shallow history: take all of it
         _git(
             ["fetch", "-q", "--tags", "--", url, "+refs/heads/*:refs/remotes/origin/*"],
             site,
             folder,
+            pinned,
         )
     try:
         _git(["checkout", "-q", "--detach", commit], site, folder)
@@ -65,7 +67,7 @@ def checkout(url: str, commit: str, folder: str, site: dict[str, Any]) -> None:
     shutil.rmtree(os.path.join(folder, ".git"))
 
 
-def _git(arguments: list[str], site: dict[str, Any], cwd: str) -> str:
+def _git(arguments: list[str], site: dict[str, Any], cwd: str, pinned: str = "") -> str:
     program = shutil.which("git")
     if not program:
         raise StepFailed(
@@ -77,9 +79,9 @@ def _git(arguments: list[str], site: dict[str, Any], cwd: str) -> str:
     for setting in (
         "protocol.allow=never",
         "protocol.https.allow=always",
-        # http only ever reaches hosts that the site lists: check_host refuses the others
+        # http only ever reaches hosts that the site lists: pinned_host refuses the others
         "protocol.http.allow=always",
-        # a redirect could lead to a host that check_host would refuse
+        # a redirect could lead to a host that pinned_host would refuse
         "http.followRedirects=false",
         "core.hooksPath=/dev/null",
         "core.symlinks=true",
@@ -89,6 +91,8 @@ def _git(arguments: list[str], site: dict[str, Any], cwd: str) -> str:
         "advice.detachedHead=false",
     ):
         options += ["-c", setting]
+    if pinned:
+        options += ["-c", f"http.curloptResolve={pinned}"]  # git before 2.37 does not know it
     environment = {
         key: value
         for key, value in os.environ.items()

@@ -68,7 +68,7 @@ def check_host(url: str, site: dict[str, Any], code: str, what: str) -> bool:
     if parts.scheme != "https":
         raise StepFailed(code, f"{what} must be fetched by https, not {shorten(url, 120)}.")
     try:
-        addresses = {info[4][0] for info in socket.getaddrinfo(host, parts.port or 443)}
+        addresses = _addresses(host, parts.port or 443)
     except (OSError, UnicodeError):
         if site["proxies"] or os.environ.get("https_proxy") or os.environ.get("HTTPS_PROXY"):
             return (
@@ -81,12 +81,41 @@ def check_host(url: str, site: dict[str, Any], code: str, what: str) -> bool:
         ) from None
     for address in addresses:
         if not _is_public(str(address)):
-            raise StepFailed(
-                code,
-                f"{what} points to {host}, which is not a public address.",
-                "The endpoint's administrator can allow a host by 'payload_hosts' in the site profile.",
-            )
+            raise _not_public(host, code, what)
     return False
+
+
+def pinned_host(url: str, site: dict[str, Any], code: str, what: str) -> str:
+    """``host:port:addresses`` of a ``url`` that :func:`check_host` accepts, as curl takes it.
+
+    A program that is given it does not ask the name server again, which might then answer with an inner
+    address. Empty where only a proxy knows the name, or where the url has an address instead of a name.
+    """
+    listed = check_host(url, site, code, what)
+    host = https_host(url)
+    parts = urllib.parse.urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        found = sorted(_addresses(host, port)) if host and ":" not in host else []
+    except (OSError, UnicodeError):
+        return ""
+    for address in found:
+        if not listed and not _is_public(address):
+            raise _not_public(str(host), code, what)
+    shown = ",".join(f"[{address}]" if ":" in address else address for address in found)
+    return f"{host}:{port}:{shown}" if found else ""
+
+
+def _not_public(host: str, code: str, what: str) -> StepFailed:
+    return StepFailed(
+        code,
+        f"{what} points to {host}, which is not a public address.",
+        "The endpoint's administrator can allow a host by 'payload_hosts' in the site profile.",
+    )
+
+
+def _addresses(host: str, port: int) -> set[str]:
+    return {str(info[4][0]) for info in socket.getaddrinfo(host, port)}
 
 
 def _is_public(address: str) -> bool:

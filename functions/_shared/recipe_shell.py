@@ -46,6 +46,14 @@ PREAMBLE = """\
             echo 'APT::Sandbox::User "root";' > /etc/apt/apt.conf.d/99cib-flows
             apt-get -q update
         fi
+        for item; do
+            name=${{item%%[:=]*}}
+            # what apt does not know by such a name, it would read as a pattern, and install all that fits
+            case $name in *[+.]*)
+                apt-cache -o APT::Cache::AllNames=true pkgnames "$name" | grep -qxF -e "$name" ||
+                    refuse apt_package_not_found "The Debian package '$name' does not exist in the base image's distribution." ;;
+            esac
+        done
         apt-get -q install -y --no-install-recommends -- "$@"
     }}
 """

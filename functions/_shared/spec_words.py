@@ -14,6 +14,14 @@ COVERED_FOLDERS = ("/tmp", "/var/tmp", "/dev", "/proc", "/sys", "/mnt")
 OWN_FOLDERS = ("/.singularity.d/", "/opt/cib/")
 
 
+# A password or token in an address: what is refused for it must not show it in logs and on screens.
+USER_IN_ADDRESS = re.compile(r"://(?:[^\s\"/@]*:[^\s\"]*|[^\s\"/]*)@")
+SECRET_IN_QUERY = re.compile(
+    r"([?&;][\w.-]*(?:token|key|secret|sig|signature|password|passwd|credential)[\w.-]*=)[^&\s\"#]+",
+    re.IGNORECASE,
+)
+
+
 class SpecRefused(Exception):
     """A spec cannot be accepted: ``field`` is a path such as ``base.image``, ``message`` one sentence."""
 
@@ -25,9 +33,13 @@ class SpecRefused(Exception):
 
 
 def shown(value: Any) -> str:
-    """A value as a message may show it: short, printable, quoted."""
-    text = json.dumps(value, ensure_ascii=True)
+    """A value as a message may show it: short, printable, quoted, without passwords in addresses."""
+    text = without_secrets(json.dumps(value, ensure_ascii=True))
     return text if len(text) <= 80 else f"{text[:60]}..."
+
+
+def without_secrets(text: str) -> str:
+    return SECRET_IN_QUERY.sub(r"\1***", USER_IN_ADDRESS.sub("://***@", text))
 
 
 def string_of(value: Any, field: str, limit: int) -> str:

@@ -71,7 +71,12 @@ def test_the_engine_gets_a_list_of_arguments_and_a_private_environment(
     assert words[-2:] == [str(run.work / "image.sif.new"), str(run.folder / "image.def")]
     assert words[words.index("--mksquashfs-args") + 1] == "-comp zstd"
     binds = [words[n + 1] for n, word in enumerate(words) if word == "--bind"]
-    assert [bind.split(":", 1)[1] for bind in binds] == ["/mnt", "/mnt/tools:ro"]
+    assert [bind.split(":", 1)[1] for bind in binds] == [
+        "/mnt",
+        "/tmp",
+        "/var/tmp",
+        "/mnt/tools:ro",
+    ]
     assert not {"APPTAINER_BIND", "SINGULARITYENV_SECRET", "CIB_FLOWS_CLIENT_SECRET",
                 "GLOBUS_COMPUTE_CLIENT_SECRET"} & environment.keys()  # fmt: skip
     node = str(tmp_path / "node")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from cib_flows.functions._shared.git import resolve_ref
 from cib_flows.functions._shared.grammars import https_host
 from cib_flows.functions._shared.network import open_url
 from cib_flows.functions._shared.results import StepFailed
@@ -191,3 +192,30 @@ def test_a_name_that_changes_its_address_after_the_check_is_not_asked(
 )
 def test_the_host_of_an_address(url: str, host: str | None) -> None:
     assert https_host(url) == host
+
+
+def test_git_asks_the_address_that_was_checked_and_no_name_server(
+    site: Site, web: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody but this process knows the name, so git can only have been told where it leads."""
+    port = int(web.url.rsplit(":", 1)[1])
+    commit = "a" * 40
+
+    def resolve(host: str, wanted: Any, *_: Any, **__: Any) -> list[Any]:
+        assert host == "repository.test"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", wanted))]
+
+    def answer(_: str, path: str, __: Any) -> tuple[int, dict[str, str], bytes]:
+        if path.endswith("/HEAD"):
+            return 200, {}, b"ref: refs/heads/main\n"
+        return 200, {"Content-Type": "text/plain"}, f"{commit}\trefs/heads/main\n".encode()
+
+    web.answer = answer
+    site.set(payload_hosts=["repository.test"])
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "getaddrinfo", resolve)
+        url = f"http://repository.test:{port}/x.git"
+        assert resolve_ref(url, "main", site.loaded()) == commit
+        site.set(payload_hosts=[])
+        with pytest.raises(StepFailed, match="not a public address"):
+            resolve_ref(url.replace("http:", "https:"), "main", site.loaded())

@@ -219,3 +219,30 @@ def test_a_base_is_refused_for_its_tag_only_where_the_tag_tells(image: str, acce
             check_spec(spec)
         assert refused.value.code == "python_too_old"
         assert "worker: none" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"pip": ["x @ https://ada:s3cret@pypi.example.org/x.whl"]},
+        {"pip": ["x @ git+https://s3cret@git.example.org/x.git@main"]},
+        {"pip": ["x @ https://ada:s3c/ret-s3cret@pypi.example.org/x.whl"]},
+        {"pip": ["x @ https://pypi.example.org/x.whl?token=s3cret&x=`"]},
+        {"pip_requirements": "--index-url https://ada:s3cret@pypi.example.org/simple"},
+        {"pip_requirements": "--extra-index-url https://ada:s3cret@pypi.example.org/simple"},
+        {"pip_extra_index_urls": ["https://ada:s3cret@pypi.example.org/simple"]},
+        {"pip_extra_index_urls": "https://ada:s3cret@pypi.example.org/simple"},
+        {"conda_channels": ["https://ada:s3cret@conda.example.org/channel"]},
+        {"conda_channels": ["https://conda.example.org/t/x?api_key=s3cret`"]},
+        {"payload": {"url": "https://ada:s3cret@data.example.org/x.tar.gz"}},
+        {"payload": {"git": "https://s3cret@git.example.org/x.git"}},
+        {"payload": {"url": "https://data.example.org/x?X-Amz-Signature=s3cret`"}},
+        {"base": {"image": "docker://ada:s3cret@registry.example.org/x"}},
+        {"base": "https://ada:s3cret@registry.example.org/x"},
+    ],
+)
+def test_a_refusal_does_not_show_a_password(given: dict[str, Any]) -> None:
+    with pytest.raises(SpecRefused) as refused:
+        check_spec({"name": "x", "base": {"image": "python:3.11-slim"}, **given})
+    assert "s3cret" not in refused.value.message
+    assert "example.org" in refused.value.message
