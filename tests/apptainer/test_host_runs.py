@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -11,6 +14,13 @@ from cib_flows.errors import ServiceError
 from cib_flows.profiles import connect
 
 from .conftest import PLAIN, LocalGlobus
+
+
+@pytest.fixture(autouse=True)
+def _own_environment() -> Iterator[None]:
+    """``connect`` points the clients of this process at a home; the next test may start another."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture(scope="module")

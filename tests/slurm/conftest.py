@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -40,6 +41,13 @@ def until(what: Callable[[], Any], seconds: float) -> Any:
         if found or time.monotonic() > end:
             return found
         time.sleep(0.3)
+
+
+@pytest.fixture(autouse=True)
+def _own_environment() -> Iterator[None]:
+    """``connect`` points the clients of this process at a home; the next test may start another."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 @dataclass
