@@ -77,6 +77,8 @@ def flow_routes(service: FlowsService) -> list[Route]:
         return await service.cancel_run(_identity(request), _id(request))
 
     async def resume_run(request: Request) -> Answer:
+        run = service.get_run(_identity(request), _id(request), {})
+        scopes.require_scope(request, scopes.RESUME, run["flow_id"])
         return service.resume_run(_identity(request), _id(request))
 
     async def release_run(request: Request) -> Answer:
@@ -119,7 +121,7 @@ def flow_routes(service: FlowsService) -> list[Route]:
         _route("GET", "/runs/{id}/definition", get_run_definition, scopes.VIEW_RUNS),
         _route("GET", "/runs/{id}/log", get_run_logs, scopes.VIEW_RUNS),
         _route("POST", "/runs/{id}/cancel", cancel_run, scopes.MANAGE_RUNS),
-        _route("POST", "/runs/{id}/resume", resume_run, scopes.RESUME),
+        _route("POST", "/runs/{id}/resume", resume_run, scopes.IN_HANDLER),
         _route("POST", "/runs/{id}/release", release_run, scopes.MANAGE_RUNS),
     ]
 

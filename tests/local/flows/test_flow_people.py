@@ -55,6 +55,20 @@ def test_another_flows_scope_does_not_start_this_one(server: FlowsServer) -> Non
     assert refusal.code == "MISSING_SCOPE"
 
 
+def test_a_run_is_resumed_with_the_scope_of_its_own_flow(
+    server: FlowsServer, compute: ScriptedProvider
+) -> None:
+    compute.script = lambda body: ("INACTIVE", {"description": "x"})
+    run = server.run(one_state(action()))
+
+    def resume(of_flow: str) -> Any:
+        user = SpecificFlowClient(of_flow, authorizer=globus_sdk.NullAuthorizer()).scopes.user
+        return server.flow_client(run["flow_id"], token(user)).resume_run(run["run_id"])
+
+    assert refusal_of(resume, server.flow(PASS)).code == "MISSING_SCOPE"
+    assert resume(run["flow_id"])["status"] == "ACTIVE"
+
+
 @pytest.mark.parametrize(
     ("scope", "may_list", "may_create", "may_see_runs"),
     [
