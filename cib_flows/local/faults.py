@@ -9,7 +9,7 @@ A specification is a list of ``KIND[:VALUE][@PATH]=RATE``, separated by commas, 
 ``500 502 503 504``    the service is in trouble, and nothing was done
 ``drop``               the connection is closed, and nothing was done
 ``lost``               the connection is closed after the request was carried out
-``expired``            the token is said to have expired
+``expired``            the token, once it was used, has expired: a new one is needed
 ``lost-result``        a Compute task's result never arrives: the task fails
 ``duplicate-result``   a Compute task's result arrives twice
 =====================  =======================================================================
@@ -18,6 +18,7 @@ A specification is a list of ``KIND[:VALUE][@PATH]=RATE``, separated by commas, 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 import re
 from collections.abc import Sequence
@@ -85,10 +86,13 @@ class Faults:
     def __init__(self, text: str) -> None:
         self._faults, seed = parse_faults(text)
         self._dice = random.Random(seed)
+        self._used: set[bytes] = set()
+        self._expired: set[bytes] = set()
 
-    def of_request(self, path: str) -> Sequence[Fault]:
+    def of_request(self, path: str, token: bytes = b"") -> Sequence[Fault]:
         """What befalls a request: delays, and at most one fault that decides how it ends."""
-        struck = [fault for fault in self._faults if self._strikes(fault, path)]
+        struck = [fault for fault in self._faults if self._strikes(fault, path, token)]
+        self._used.add(token)
         ends = [fault for fault in struck if fault.kind != "latency"]
         return [fault for fault in struck if fault.kind == "latency"] + ends[:1]
 
@@ -99,13 +103,15 @@ class Faults:
                 return fault.kind
         return None
 
-    def _strikes(self, fault: Fault, path: str) -> bool:
+    def _strikes(self, fault: Fault, path: str, token: bytes) -> bool:
         if fault.kind in _OF_RESULTS or not path.startswith(fault.path):
             return False
-        # A client that has no token yet cannot be told that its token expired.
-        if fault.kind == "expired" and path.startswith("/v2/oauth2/"):
-            return False
-        return self._dice.random() < fault.rate
+        if fault.kind != "expired":
+            return self._dice.random() < fault.rate
+        # No token expires before it was used, or comes back once it has.
+        if token and token in self._used and self._dice.random() < fault.rate:
+            self._expired.add(token)
+        return token in self._expired
 
 
 class Unruly:
@@ -119,7 +125,7 @@ class Unruly:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        for fault in self._faults.of_request(scope["path"]):
+        for fault in self._faults.of_request(scope["path"], _token(scope)):
             if fault.kind == "latency":
                 await asyncio.sleep(fault.value / 1000)
             elif fault.kind == "drop":
@@ -134,6 +140,14 @@ class Unruly:
                 await _refusal(fault)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+def _token(scope: Scope) -> bytes:
+    """What stands for a request's bearer token; empty where it holds none."""
+    for name, value in scope["headers"]:
+        if name == b"authorization" and value.lower().startswith(b"bearer "):
+            return hashlib.sha256(value).digest()
+    return b""
 
 
 def _refusal(fault: Fault) -> JSONResponse:

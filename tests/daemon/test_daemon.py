@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +209,60 @@ output = run["details"].get("output") or {}
 result = output.get("rendered", {}).get("details", {}).get("result", [{}])[0]
 print(json.dumps({"status": run["status"], "details": run["details"], "result": result}))
 """
+
+
+WAITS = """
+source = '''
+def waits(folder):
+    import os, time
+    with open(folder + "/began", "a") as stream:
+        stream.write("x")
+    while not os.path.exists(folder + "/go"):
+        time.sleep(0.05)
+    return "done"
+'''
+"""
+
+
+def test_a_daemon_outlives_the_service(stage: Stage, tmp_path: Path) -> None:
+    """The server is killed while a daemon's task is under way: the daemon connects again, and the
+    task's result arrives; the task ran once."""
+    stage.start_globus()
+    daemon = stage.start_daemon()
+    work = tmp_path / "work"
+    work.mkdir()
+    submit = f"""
+client = Client(data_serialization_strategy=JSONData())
+function = client.register_source_code(source, "waits")
+batch = client.create_batch(
+    user_endpoint_config={{"profile": "control"}},
+    result_serializers=["globus_compute_sdk.serialize.JSONData"],
+)
+batch.add(function, args=[{str(work)!r}], kwargs={{}})
+(task,) = client.batch_run(ENDPOINT, batch)["tasks"][function]
+import time
+end = time.monotonic() + 60
+while not os.path.exists({str(work)!r} + "/began") and time.monotonic() < end:
+    time.sleep(0.05)
+time.sleep(1.0)  # the user endpoint tells within half a second that it took the task
+report(task)
+"""
+    task_id = run(stage, WAITS + submit, daemon.endpoint_id)
+    assert (work / "began").exists()
+    status = stage.machine.cib_flows("local", "status")
+    os.kill(status["pid"], signal.SIGKILL)
+    stage.start_globus()
+    (work / "go").touch()
+    ask = f"""
+import time
+client = Client()
+end = time.monotonic() + 120
+while time.monotonic() < end:
+    found = client.get_task({task_id!r})
+    if not found["pending"]:
+        break
+    time.sleep(0.5)
+report(found.get("status"))
+"""
+    assert run(stage, ask, daemon.endpoint_id) == "success"
+    assert (work / "began").read_text() == "x"

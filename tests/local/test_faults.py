@@ -65,7 +65,6 @@ def ask(globus: LocalGlobus, path: str) -> requests.Response:
         ("502=1", 502),
         ("503=1", 503),
         ("504=1", 504),
-        ("expired=1", 401),
     ],
 )
 def test_refusals(own_globus: OwnGlobus, text: str, status: int) -> None:
@@ -73,6 +72,13 @@ def test_refusals(own_globus: OwnGlobus, text: str, status: int) -> None:
     assert answer.status_code == status
     assert answer.json()["message"]
     assert answer.headers.get("Retry-After") == ("3" if status == 429 else None)
+
+
+def test_a_token_that_expired_stays_so(own_globus: OwnGlobus) -> None:
+    globus = own_globus(faults="expired=1")
+    assert [ask(globus, "flows").status_code for _ in range(3)] == [200, 401, 401]
+    # The SDK gets itself a new token, as often as it has to.
+    assert [globus.flows.list_flows().http_status for _ in range(3)] == [200] * 3
 
 
 def test_dropped_and_lost_differ_in_what_was_done(own_globus: OwnGlobus) -> None:
