@@ -1,7 +1,7 @@
 """A first stage in which Spack compiles what a spec asks of it.
 
-Written after what ``spack containerize`` of Spack 0.23 writes. No test here runs it: there is no image with
-Spack to build from where the tests run, so it is compared as text only.
+Written after what ``spack containerize`` of Spack 0.23 writes. Where the tests run there is no image with Spack,
+so a stand-in takes its place: the stages and what passes between them are tested, Spack's own words are not.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SPACK_FILES = """\
 """
 
 SPACK_ARRIVED = """\
-    echo 'note: how Spack compiles is as its own manual says; cib-flows compares this recipe as text and never ran it'
+    echo 'note: what Spack is told follows its own manual; cib-flows has tested it with a stand-in for Spack only'
     [ -d {view} ] || refuse command_failed 'Nothing arrived from the Spack stage.'
     printf '%s\\n' {environment} > /opt/cib/spack.yaml
 """
