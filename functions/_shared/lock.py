@@ -215,7 +215,7 @@ def lent_lock(lock: dict[str, Any]) -> dict[str, str]:
     conda: list[str] = []
     for channel in dict.fromkeys(e["channel"] for e in lock["conda"] or [] if e["channel"]):
         conda += ["-c", channel]
-    conda += [f"{e['name']}=={e['version']}={e['build']}" for e in lock["conda"] or []]
+    conda += [f"{e['name']} =={e['version']} {e['build']}" for e in lock["conda"] or []]
     preferences = [
         # a priority above 1000 lets apt take an older version than the one that is there
         f"Package: {e['name']}\nPin: version {e['version']}\nPin-Priority: 1001\n"

@@ -7,6 +7,7 @@ little-endian and packed, as ``apptainer sif list`` shows them.
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 
 HEADER = struct.Struct("<32s10s3s3s16s8q")
@@ -44,12 +45,15 @@ class SquashPartition:
 def squash_partition(path: str) -> SquashPartition | None:
     """The squashfs that an image starts from; None for a file that has none, as SingularityCE's OCI images."""
     with open(path, "rb") as stream:
+        end = os.fstat(stream.fileno()).st_size
         head = stream.read(HEADER.size)
         if len(head) < HEADER.size:
             return None
         fields = HEADER.unpack(head)
         magic, total, offset, size = fields[1], fields[8], fields[9], fields[10]
         if magic != MAGIC or not 0 < total <= MAX_DESCRIPTORS or size < total * DESCRIPTOR.size:
+            return None
+        if not 0 < offset < end:
             return None
         stream.seek(offset)
         table = stream.read(total * DESCRIPTOR.size)
@@ -58,7 +62,8 @@ def squash_partition(path: str) -> SquashPartition | None:
         if not found[1] or found[0] != PARTITION_TYPE:
             continue
         kind, part, architecture = PARTITION_EXTRA.unpack_from(found[-1])
-        if kind == SQUASHFS and part == PRIMARY_SYSTEM:
+        is_inside = 0 < found[5] <= end and 0 <= found[6] <= end - found[5]
+        if kind == SQUASHFS and part == PRIMARY_SYSTEM and is_inside:
             name = ARCHITECTURES.get(architecture.rstrip(b"\0"), "")
             return SquashPartition(found[5], found[6], name)
     return None

@@ -80,10 +80,10 @@ def test_a_build_is_lent_exactly_what_it_shall_install() -> None:
     assert lent["hashed"] == f"numpy==2.1.0 \\\n    --hash={HASH}\n"
     # what the base has comes with the base
     assert lent["plain"] == "pip==26.3\n"
-    assert lent["conda"].split() == [
+    assert lent["conda"].splitlines() == [
         "-c",
         "https://conda.anaconda.org/conda-forge",
-        "samtools==1.19=h50ea8bc_0",
+        "samtools ==1.19 h50ea8bc_0",
     ]
 
 

@@ -22,7 +22,12 @@ CONTENT = b"hsqs and so on"
 
 
 def sif(
-    *, kind: int = 0x4004, fstype: int = 1, part: int = 2, architecture: bytes = b"02\0"
+    *,
+    kind: int = 0x4004,
+    fstype: int = 1,
+    part: int = 2,
+    architecture: bytes = b"02\0",
+    content: bytes = CONTENT,
 ) -> bytes:
     """A file with a recipe and one partition, as Apptainer lays them out."""
     table_at, content_at = 4096, 8192
@@ -31,14 +36,14 @@ def sif(
     )  # fmt: skip
     extra = struct.pack("<ii3s", fstype, part, architecture)
     partition = DESCRIPTOR.pack(
-        kind, True, 2, 1, 0, content_at, len(CONTENT), len(CONTENT), 0, 0, 0, 0, b"x", extra
+        kind, True, 2, 1, 0, content_at, len(content), len(content), 0, 0, 0, 0, b"x", extra
     )
     table = recipe + partition
     header = HEADER.pack(
         b"#!/usr/bin/env run-singularity\n", b"SIF_MAGIC\0", b"01\0", b"02\0", b"", 0, 0, 0, 2,
-        table_at, len(table), content_at, len(CONTENT),
+        table_at, len(table), content_at, len(content),
     )  # fmt: skip
-    return header.ljust(table_at, b"\0") + table.ljust(content_at - table_at, b"\0") + CONTENT
+    return header.ljust(table_at, b"\0") + table.ljust(content_at - table_at, b"\0") + content
 
 
 def test_the_file_system_is_found_and_digested_alone(tmp_path: Path) -> None:
