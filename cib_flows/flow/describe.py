@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from .choice_rules import choices_problems
 from .language import OPERATORS
 from .rules_providers import provider_url
 
@@ -79,8 +80,10 @@ def _provider(state: Mapping[str, Any]) -> str:
 
 
 def rule_text(rule: Any) -> str:
-    """A Choice rule as one reads it aloud."""
-    return _rule(rule, True) if isinstance(rule, dict) else "?"
+    """A Choice rule as one reads it aloud; a question mark for what is none."""
+    if not isinstance(rule, dict) or any(choices_problems([{**rule, "Next": "it"}], ())):
+        return "?"
+    return _rule(rule, True)
 
 
 def _rule(rule: dict[str, Any], holds: bool) -> str:
@@ -150,6 +153,8 @@ def _variable(path: str) -> str:
 def errors_caught(catcher: Mapping[str, Any]) -> str:
     """The errors that a catcher takes, where they are fewer than what can happen to any action."""
     names = catcher.get("ErrorEquals")
-    if not isinstance(names, list) or len(names) > 2 or {"States.ALL", "States.All"} & set(names):
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return ""
-    return ", ".join(str(name) for name in names)
+    if len(names) > 2 or {"States.ALL", "States.All"} & set(names):
+        return ""
+    return ", ".join(names)

@@ -100,7 +100,7 @@ def test_every_definition_is_answered_with_findings(definition: Any, schema: Any
         assert "\n" not in said.message
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.one_of(damaged(SCHEMAS), VALUES))
 def test_every_schema_is_answered_with_findings(schema: Any) -> None:
     for said in schema_remarks(schema):
@@ -108,7 +108,7 @@ def test_every_schema_is_answered_with_findings(schema: Any) -> None:
         assert said.advice
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(damaged(DEFINITIONS))
 def test_every_definition_is_drawn_or_refused_in_a_sentence(definition: Any) -> None:
     drawn = []
