@@ -26,6 +26,7 @@ from .results import StepFailed, shorten
 # The namespace of container ids: UUIDv5(URL namespace, "urn:cib-flows:container"). Part of the public contract.
 CONTAINER_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:cib-flows:container")
 MAX_NAME_CHARS = 64
+PUBLISH_ATTEMPTS = 5
 
 
 def container_id_of(sif_sha256: str) -> str:
@@ -93,11 +94,15 @@ class Catalogue:
         os.chmod(sif, 0o444)
         with open(sif, "rb") as stream:
             os.fsync(stream.fileno())
-        _link(sif, image)
-        sync_folder(folder)
-        is_new = not os.path.exists(record_path)
-        if is_new:
-            write_json(record_path, record, 0o444)
+        is_new = False
+        for _ in range(PUBLISH_ATTEMPTS):
+            _link(sif, image)
+            sync_folder(folder)
+            if not os.path.exists(record_path):
+                write_json(record_path, record, 0o444)
+                is_new = True
+            if self.is_whole(name, sha256):
+                break  # and not removed between the two, as an image that was there before may be
         if os.path.lexists(sif):
             os.unlink(sif)
         if is_new:

@@ -42,10 +42,13 @@ def discard(
             os.rmdir(place)
             continue
         record = read_object(aside) or row
-        for name in (f"{sha256}.sif", f"{sha256}.lock.json"):
-            path = os.path.join(catalogue.images, str(row["name"]), name)
-            if os.path.exists(path):
-                os.rename(path, os.path.join(place, name))
+        _move_files(os.path.dirname(record_path), place, sha256)
+        if os.path.exists(record_path):
+            # somebody registered the same image meanwhile, relying on the file that was here
+            _move_files(place, os.path.dirname(record_path), sha256)
+            os.unlink(aside)
+            os.rmdir(place)
+            continue
         _forget(catalogue, record)
         catalogue.note("removed", record, name=str(row["name"]), why=why)
         gone[key] = place
@@ -66,6 +69,16 @@ def _hide(catalogue: Catalogue, row: dict[str, Any]) -> str | None:
         os.rmdir(place)
         return None
     return place
+
+
+def _move_files(source: str, target: str, sha256: str) -> None:
+    """Move an image and whatever lies beside it, but not the record, which is hidden and shown by itself."""
+    for name in os.listdir(source):
+        if name.startswith(f"{sha256}.") and name != f"{sha256}.json":
+            try:
+                os.rename(os.path.join(source, name), os.path.join(target, name))
+            except FileNotFoundError:
+                pass  # another remover has it
 
 
 def _forget(catalogue: Catalogue, record: dict[str, Any]) -> None:

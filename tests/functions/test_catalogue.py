@@ -576,3 +576,41 @@ def test_who_holds_what(site: Site) -> None:
     assert [kind for kind, _ in holds(catalogue, storage_time(catalogue.root))[key_of(record)]] == [
         "tag"
     ]
+
+
+def keep_registering(root: str, worker: int, rounds: int) -> None:
+    """Registers, tags and moves tags, while others remove what they can."""
+    catalogue = Catalogue(root)
+    for number in range(rounds):
+        try:
+            record = publish(Path(root), f"image {number % 4}", f"name{worker % 2}")
+            catalogue.tag(record["name"], f"t{worker}", record, "now")
+        except StepFailed as failure:
+            # the image was removed before the tag could hold it: the build is told to start again
+            if failure.code != "container_not_found":
+                raise
+
+
+def keep_removing(root: str, rounds: int) -> None:
+    rules = {"max_bytes": 0, "keep_last": 0, "min_age_s": 0, "trash_age_s": 1e9}
+    for _ in range(rounds):
+        ok(collect_garbage(dry_run=False, rules=rules))
+
+
+def test_what_a_tag_holds_survives_any_timing_of_removals(site: Site) -> None:
+    fork = multiprocessing.get_context("fork")
+    root = str(site.root)
+    workers = [fork.Process(target=keep_registering, args=(root, n, 40)) for n in range(4)]
+    workers += [fork.Process(target=keep_removing, args=(root, 40)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0] * 6
+    catalogue = Catalogue(root)
+    assert list((site.root / "trash").iterdir()), "the removals met the registrations"
+    for name, tags in catalogue.index.tags().items():
+        for tag in tags:
+            found = ok(list_containers(f"{name}:{tag}"))["container"]
+            assert Path(found["path"]).read_text().startswith("image ")
+    assert [row["path"] for row in catalogue.rows() if not row["present"]] == []
