@@ -17,8 +17,9 @@ from ._shared.working import working
 
 
 def verify_image(run_id: str, sif_sha256: str) -> dict[str, Any]:
-    """Fourth step: arguments pass through, requested packages are there and import, the worker matches the
-    endpoint, and the spec's own commands succeed.
+    """Fourth step: arguments pass through, requested packages are there, fit together and import, the worker
+    matches the endpoint, nothing of the host shows, everybody can read what is in the image, and what the spec's
+    ``verify`` asks for holds. Also writes the image's lock.
 
     Returns ``verification_path``, ``verification_sha256``, ``python``, ``imports`` (how many),
     ``packages`` (the worker's own, with versions) and ``package_count``, and passes ``sif_sha256`` on.
