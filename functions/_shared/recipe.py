@@ -39,7 +39,7 @@ from .recipe_shell import (
 from .recipe_spack import SPACK_VIEW, spack_arrived, spack_files, spack_stage
 from .results import StepFailed
 from .spec_machine import machine_words
-from .spec_software import brings_python
+from .spec_software import DEFAULT_CHANNELS, brings_python
 
 MAX_SECTION_BYTES = 60 * 1024  # bufio.Scanner's limit is 64 KiB for a section and the line after it
 ENDPOINT_PACKAGE = "globus-compute-endpoint"
@@ -177,8 +177,13 @@ def _conda_text(spec: dict[str, Any]) -> str:
     if not asks_payload(spec):
         asked = f"    set -- {channels} {words(packages)}\n"
         return _block("conda", asked + install) if packages else ""
-    steps = f'    set --\n{ASKED_CHANNELS.format(**NAMES)}    set -- "$@" {channels}'
-    steps += f" {words(packages)}\n" if packages else "\n"
+    # as with 'conda_environment': what the file names takes the place of the default
+    is_default = spec["conda_channels"] == DEFAULT_CHANNELS
+    steps = f"    set --{'' if is_default else ' ' + channels}\n{ASKED_CHANNELS.format(**NAMES)}"
+    if is_default:
+        steps += f'    [ "$#" -gt 0 ] || set -- {channels}\n'
+    if packages:
+        steps += f'    set -- "$@" {words(packages)}\n'
     steps += ASKED_CONDA.format(**NAMES)
     if not packages:
         install = f"    if [ -s {EXCHANGE}/asked/conda ]; then\n{indent(install, '    ')}    fi\n"

@@ -284,6 +284,38 @@ def test_a_payload_installs_what_it_asks_for(globus: LocalGlobus, web: tuple[Pat
     assert globus.leftovers() == []
 
 
+def test_a_payloads_environment_may_bring_its_own_python(
+    globus: LocalGlobus, web: tuple[Path, str]
+) -> None:
+    folder, address = web
+    if not (globus.tools and (globus.tools / "rattler").is_dir()):
+        pytest.skip(
+            "the site lends no rattler; deploy_scripts/test.sh puts it into the tools folder"
+        )
+    if not (folder / "channel").is_dir():
+        make_channel(folder / "channel")
+    files = {
+        "binder/environment.yml": f"channels: ['{address}/channel']\n"
+        "dependencies:\n  - python=3.11\n  - hello-user\n  - pip:\n    - six\n",
+        "binder/requirements.txt": "toolz\n",
+        "binder/postBuild": "#!/bin/sh\nhello-program > made.txt\n",
+        "requirements.txt": "this-is-not-read\n",
+    }
+    (folder / "own.tar.gz").write_bytes(archive(files))
+    payload = {"url": f"{address}/own.tar.gz", "install": True}
+    container = globus.built({"name": "own-python", **PLAIN, "payload": payload})
+    shown = "import six, sys, toolz; print(sys.prefix)"
+    assert globus.inside(container, "python3", "-c", shown) == "/opt/cib/conda\n"
+    assert globus.inside(container, "cat", "/payload/made.txt") == "hello from conda\n"
+
+    line = ["containers", "test", container["container_id"], "--json", "--"]
+    tried = globus.cli(*line, "/bin/sh", "-c", 'printf "<%s>" "$@" >&2; exit 9', "sh", "a  b", "")
+    assert tried.code == 9
+    assert tried.document["command"][:2] == ["apptainer", "exec"]
+    assert container["path"] in tried.document["command"]
+    assert "<a  b><>" in tried.errors
+
+
 def archive(files: dict[str, str]) -> bytes:
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w:gz") as made:
