@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -43,3 +44,31 @@ def test_a_function_runs_in_a_real_image(stage: Stage, pandas_container: dict[st
     assert where == str(image)
     record = json.loads(Path(pandas_container["path"]).with_suffix(".json").read_text())
     assert version == record["verification"]["packages"]["pandas"]
+
+
+def test_the_whole_flow_builds_on_a_daemon(
+    stage: Stage, pandas_container: dict[str, Any], tmp_path: Path
+) -> None:
+    """Every step of the flow is a task of the daemon's; the base is a file, since the namespace
+    has no network."""
+    site = json.loads(Path(os.environ.get("CIB_TEST_SITE", os.devnull)).read_text() or "{}")
+    # In the namespace only one user id is mapped, so a build cannot have subordinate ones.
+    site |= {"registry_mirrors": {}, "fakeroot": "ignore-subuid"}
+    (tmp_path / "site.json").write_text(json.dumps(site))
+    stage.start_globus("--site", str(tmp_path / "site.json"))
+    base = stage.home / "containers" / "images" / "base" / Path(pandas_container["path"]).name
+    base.parent.mkdir(parents=True)
+    shutil.copyfile(pandas_container["path"], base)
+    daemon = stage.start_daemon()
+    spec = {
+        "name": "derived",
+        "base": {"bootstrap": "localimage", "image": str(base)},
+        "worker": "none",
+        "commands": ["echo made here > /made"],
+        "build_endpoint": daemon.endpoint_id,
+    }
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    container = stage.machine.cib_flows("build", str(tmp_path / "spec.json"))
+    assert Path(container["path"]).exists()
+    shown = stage.machine.run("apptainer", "--silent", "exec", container["path"], "cat", "/made")
+    assert shown == "made here\n"
