@@ -15,7 +15,7 @@ from ._shared.places import choose_tmpdir
 from ._shared.recipe import environment_only, has_later_steps, render_text
 from ._shared.results import StepFailed, run_step
 from ._shared.run_folder import RunFolder
-from ._shared.run_versions import find_apptainer
+from ._shared.run_versions import engine_version, find_apptainer
 from ._shared.site import load_site
 from ._shared.stages import Stage, Stages, ground_of, requirements_in
 from ._shared.turns import Turns, ask_for_turn
@@ -100,7 +100,7 @@ def _build_stages(
     engine: str, site: dict[str, Any], folder: RunFolder, plan: dict[str, Any]
 ) -> dict[str, Any]:
     spec = folder.read("spec.json")
-    require_machine(spec["machine"], plan["engine"])
+    require_machine(spec["machine"], engine_version())
     stages = Stages(site["root"], site["stage_limit_bytes"], site["stage_max_age_s"])
     ground, requirements = ground_of(spec, plan), requirements_in(spec, plan)
     stage = None if plan["force"] else stages.best(ground, requirements, folder.work)
