@@ -172,3 +172,26 @@ def test_an_example_is_a_spec() -> None:
     assert examples
     for path in examples:
         ContainerSpec.from_file(path)
+
+
+def test_files_that_people_have_become_the_lists_of_the_spec() -> None:
+    spec = ContainerSpec.from_text(
+        "name: demo\n"
+        "base: {image: 'python:3.11-slim'}\n"
+        "pip: [numpy]\n"
+        "pip_requirements: |\n"
+        "  pandas>=2  # tables\n"
+        "  numpy\n"
+        "conda_environment: |\n"
+        "  channels: [bioconda]\n"
+        "  dependencies:\n"
+        "    - samtools\n"
+    )
+    assert spec.to_dict() == {
+        "name": "demo",
+        "base": {"bootstrap": "docker", "image": "python:3.11-slim"},
+        "pip": ["numpy", "pandas>=2"],
+        "conda": ["samtools"],
+        "conda_channels": ["bioconda"],
+    }
+    assert spec.digest == ContainerSpec.from_dict(spec.to_dict()).digest
