@@ -269,6 +269,30 @@ def list_collections(home_path: str | None, as_json: bool) -> None:
     _say(as_json, {"collections": [item.document() for item in found]}, text)
 
 
+@local.command()
+@_common
+@click.option(
+    "--identity", metavar="NAME", help="Log in as this identity  [default: the home's own]."
+)
+def code(home_path: str | None, as_json: bool, identity: str | None) -> None:
+    """Print a code for an application that waits for one to be pasted. Good once, for ten
+    minutes."""
+    from cib_flows.local.auth import AuthService
+    from cib_flows.local.database import Database
+    from cib_flows.local.identities import Identities
+
+    home = _home(home_path)
+    identities = Identities.of_home(home)
+    known = identities.named(identity) if identity is not None else identities.own
+    database = Database(home.database_path)
+    try:
+        service = AuthService(home.client().signing_key, identities, database)
+        printed = service.issue("", [], "code", known.id)
+    finally:
+        database.close()
+    _say(as_json, {"code": printed, "username": known.username}, printed)
+
+
 @local.group()
 def identity() -> None:
     """Identities beside the home's own, to try roles and permissions with."""

@@ -28,12 +28,22 @@ from cib_flows.local.actions import Identity
 from cib_flows.local.consents import Consents
 from cib_flows.local.database import Database
 from cib_flows.local.identities import Identities
+from cib_flows.local.login import LoginDesk
 
 __all__ = ["AuthService", "Grant", "resource_server", "split_scopes"]
 
 ACCESS_LIFETIME = 172_800  # two days, as the service grants
 REFRESH_LIFETIME = 180 * 86_400
+CODE_LIFETIME = 600
+NATIVE = "native-refresh"  # a refresh token of an application without a secret
 STATIC = "static"  # the id of the token in the home's file, which is never revoked
+
+_LIFETIMES = {
+    "access": ACCESS_LIFETIME,
+    "refresh": REFRESH_LIFETIME,
+    NATIVE: REFRESH_LIFETIME,
+    "code": CODE_LIFETIME,
+}
 
 SCHEMA = (
     "CREATE TABLE IF NOT EXISTS auth_revoked (token_id TEXT PRIMARY KEY, expires REAL NOT NULL)"
@@ -96,7 +106,14 @@ class Grant:
 class AuthService:
     """Issues and checks tokens for the home's clients, each of which is an identity of its own."""
 
-    def __init__(self, signing_key: str, identities: Identities, database: Database) -> None:
+    def __init__(
+        self,
+        signing_key: str,
+        identities: Identities,
+        database: Database,
+        desk: LoginDesk | None = None,
+    ) -> None:
+        self._desk = desk
         self._identities = identities
         self._key = bytes.fromhex(signing_key)
         self._database = database
@@ -110,7 +127,7 @@ class AuthService:
         self, server: str, scopes: Iterable[str], kind: str = "access", subject: str | None = None
     ) -> str:
         now = int(time.time())
-        lifetime = ACCESS_LIFETIME if kind == "access" else REFRESH_LIFETIME
+        lifetime = _LIFETIMES[kind]
         claims = {
             "sub": subject or self.identity.id,
             "srv": server,
@@ -204,10 +221,18 @@ class AuthService:
 
     async def _token(self, request: Request) -> Response:
         form = await _form(request)
+        grant_type = form.get("grant_type")
+        if grant_type == "authorization_code":
+            return self._log_in(form)
+        if grant_type == "refresh_token":
+            # A native application has no secret: that it holds the token is all that it can show.
+            native = self.read(form.get("refresh_token", ""), NATIVE)
+            if native is not None:
+                scopes = split_scopes(native.scopes)
+                return JSONResponse(self._grant(native.subject, scopes, NATIVE))
         client = self.client(request.headers.get("authorization"), form)
         if client is None:
             return JSONResponse({"error": "invalid_client"}, 401)
-        grant_type = form.get("grant_type")
         if grant_type == "client_credentials":
             self.consents.grant(client.id, form.get("scope", ""))
             return JSONResponse(self._grant(client.id, split_scopes(form.get("scope", ""))))
@@ -218,7 +243,26 @@ class AuthService:
             return JSONResponse(self._grant(client.id, split_scopes(held.scopes)))
         return JSONResponse({"error": "unsupported_grant_type"}, 400)
 
-    def _grant(self, subject: str, scopes: list[str]) -> dict[str, Any]:
+    def _log_in(self, form: dict[str, str]) -> Response:
+        """Exchange the code that ``cib-flows local code`` printed, once, for what the application
+        asked for."""
+        client_id = form.get("client_id", "")
+        held = self.read(form.get("code", ""), "code")
+        known = self._identities.get(held.subject) if held is not None else None
+        if self._desk is None or held is None or known is None:
+            return JSONResponse({"error": "invalid_grant"}, 400)
+        login = self._desk.take(client_id, form.get("code_verifier", ""))
+        if login is None:
+            return JSONResponse({"error": "invalid_grant"}, 400)
+        self._revoke_grant(held)
+        self.consents.grant(known.id, login.scope)
+        answer = self._grant(known.id, split_scopes(login.scope), NATIVE)
+        answer["id_token"] = self._desk.id_token(known.id, known.username, client_id)
+        return JSONResponse(answer)
+
+    def _grant(
+        self, subject: str, scopes: list[str], refreshing: str = "refresh"
+    ) -> dict[str, Any]:
         by_server: dict[str, list[str]] = defaultdict(list)
         for scope in scopes:
             by_server[resource_server(scope)].append(scope)
@@ -227,7 +271,7 @@ class AuthService:
         tokens: list[dict[str, Any]] = [
             {
                 "access_token": self.issue(server, held, subject=subject),
-                "refresh_token": self.issue(server, held, "refresh", subject),
+                "refresh_token": self.issue(server, held, refreshing, subject),
                 "expires_in": ACCESS_LIFETIME,
                 "resource_server": server,
                 "scope": " ".join(held),
@@ -241,7 +285,7 @@ class AuthService:
     async def _introspect(self, request: Request) -> Response:
         form = await _form(request)
         token = form.get("token", "")
-        held = self.read(token) or self.read(token, "refresh")
+        held = self.read(token) or self.read(token, "refresh") or self.read(token, NATIVE)
         known = self._identities.get(held.subject) if held is not None else None
         if held is None or known is None:
             return JSONResponse({"active": False})
@@ -267,12 +311,15 @@ class AuthService:
     async def _revoke(self, request: Request) -> Response:
         form = await _form(request)
         token = form.get("token", "")
-        held = self.read(token) or self.read(token, "refresh")
+        held = self.read(token) or self.read(token, "refresh") or self.read(token, NATIVE)
         if held is not None and held.token_id != STATIC:
-            self._database.execute(
-                "INSERT OR IGNORE INTO auth_revoked VALUES (?, ?)", (held.token_id, held.expires)
-            )
+            self._revoke_grant(held)
         return JSONResponse({"active": False})
+
+    def _revoke_grant(self, held: Grant) -> None:
+        self._database.execute(
+            "INSERT OR IGNORE INTO auth_revoked VALUES (?, ?)", (held.token_id, held.expires)
+        )
 
     async def _validate(self, request: Request) -> Response:
         form = await _form(request)

@@ -27,6 +27,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from cib_flows.local import login
 from cib_flows.local.actions import ActionProvider
 from cib_flows.local.amqp.broker import Broker
 from cib_flows.local.amqp.server import AmqpServer
@@ -57,12 +58,16 @@ MAX_BODY = 11 * 1024 * 1024  # the service's 10 MB, and room for what stands aro
 log = logging.getLogger(__name__)
 
 _LOOPBACK_NAMES = {"127.0.0.1", "localhost", "[::1]"}
-# Answered without a token: the token route checks the client's secret itself, the version is no
-# secret.
-_OPEN_PATHS = {"/v2/oauth2/token", "/v2/version"}
+# Answered without a token: the token route checks the client's secret itself, whoever holds a token
+# may revoke it, the version is no secret.
+_OPEN_PATHS = {
+    "/v2/oauth2/token",
+    "/v2/oauth2/token/revoke",
+    "/v2/version",
+    *login.OPEN_PATHS,
+}
 _CLIENT_PATHS = {
     "/v2/oauth2/token/introspect",
-    "/v2/oauth2/token/revoke",
     "/v2/oauth2/token/validate",
     "/v2/api/identities",
 }
@@ -139,7 +144,10 @@ class LocalGlobus:
         client = home.prepare()
         install_endpoint(home, home.write_site())
         self.database = Database(home.database_path)
-        self.auth = AuthService(client.signing_key, Identities.of_home(home), self.database)
+        self.login = login.LoginDesk(home.path)
+        self.auth = AuthService(
+            client.signing_key, Identities.of_home(home), self.database, self.login
+        )
         self.broker = Broker()
         self.amqp = AmqpServer(self.broker, user=client.client_id, password=client.queue_password)
         address = home.broker_url()
@@ -188,6 +196,7 @@ class LocalGlobus:
 
         routes: list[Route] = [
             *self.auth.routes(),
+            *self.login.routes(),
             Route("/v2/get_amqp_result_connection_url", connection_url, methods=["GET"]),
             *compute_routes(self.compute),
             *transfer_routes(self.transfer),
