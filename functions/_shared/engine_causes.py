@@ -54,20 +54,20 @@ ENGINE_CAUSES: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "build_killed",
-        r"(?:mksquashfs|create command failed).*signal: killed",
+        r"(?:mksquashfs|create) command failed: signal: killed",
         "The program that packs the image (mksquashfs) was killed.",
         MEMORY_HINT,
     ),
     (
         "build_killed",
-        r"(?:mksquashfs|create command failed).*(?:signal: |[Ss]egmentation fault)",
+        r"(?:mksquashfs|create) command failed: signal: ",
         "The program that packs the image (mksquashfs) crashed.",
         "Start the run again; if it happens again, ask the endpoint's administrator for other "
         "'mksquashfs_args' in the site profile, such as '-comp gzip'.",
     ),
     (
         "site_invalid",
-        r"create command failed: exit status \d+: (.+)",
+        r"(?:mksquashfs|create) command failed: exit status \d+: (?:\S*mksquashfs: )?(.+?)[.!]?$",
         "The program that packs the image (mksquashfs) refused its arguments: {1}.",
         "Ask the endpoint's administrator to correct 'mksquashfs_args' in the site profile.",
     ),

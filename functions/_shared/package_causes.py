@@ -91,6 +91,30 @@ PACKAGE_CAUSES: tuple[tuple[str, str, str, str], ...] = (
         "The lines before it in the log say why; take another base image, or leave the package out.",
     ),
     (
+        "conda_failed",
+        r"following packages are incompatible|(?:LibMamba)?UnsatisfiableError",
+        "The conda packages cannot be installed together.",
+        "Relax one of their versions in 'conda'; the log says which ones conflict.",
+    ),
+    (
+        "conda_failed",
+        r"CondaHTTPError|UnavailableInvalidChannel|HTTP status .* for url \(\S*repodata",
+        "A conda channel cannot be read.",
+        "Check the channels in 'conda_channels'; the site may need a mirror.",
+    ),
+    (
+        "conda_package_not_found",
+        r"would require\W+__cuda\b|nothing provides __cuda\b",
+        "A conda package is for a GPU, and the spec names none.",
+        "Set 'machine.gpu', or take a build of the package for processors alone.",
+    ),
+    (
+        "conda_package_not_found",
+        r"would require\W+(\S.*?), for which no candidates were found",
+        "A conda package needs {1}, which no channel has.",
+        CONDA_HINT,
+    ),
+    (
         "pip_package_not_found",
         r"Because (\S+) was not found in the (?:package registry|provided package locations)",
         "The Python package '{1}' does not exist on the package index.",
@@ -160,9 +184,10 @@ PACKAGE_CAUSES: tuple[tuple[str, str, str, str], ...] = (
     (
         "pip_failed",
         r"error: command '(\S*(?:gcc|g\+\+|cc|c\+\+|gfortran|clang))' failed: No such file|"
+        r"No such file or directory: '(\S*(?:gcc|g\+\+|cc|c\+\+|gfortran|clang))'|"
         r"unable to execute '(\S+)': No such file|No (CMAKE_\S+_COMPILER) could be found|"
         r"ERROR: Unknown compiler\(s\): (\[.*\])",
-        "A Python package has to be compiled, and the image has no compiler ({1}{2}{3}{4}).",
+        "A Python package has to be compiled, and the image has no compiler ({1}{2}{3}{4}{5}).",
         COMPILER_HINT,
     ),
     (
@@ -191,19 +216,6 @@ PACKAGE_CAUSES: tuple[tuple[str, str, str, str], ...] = (
         "Check the index in 'pip_extra_index_urls', or ask the endpoint's administrator about the site's.",
     ),
     (
-        "conda_failed",
-        r"(?i)following packages are incompatible|(?:LibMamba)?UnsatisfiableError|"
-        r"which cannot be installed because|which conflicts with",
-        "The conda packages cannot be installed together.",
-        "Relax one of their versions in 'conda'; the log says which ones conflict.",
-    ),
-    (
-        "conda_failed",
-        r"CondaHTTPError|UnavailableInvalidChannel|(?i:failed to (?:fetch|download|read)[^:]*repodata)",
-        "A conda channel cannot be read.",
-        "Check the channels in 'conda_channels'; the site may need a mirror.",
-    ),
-    (
         "conda_package_not_found",
         r"(?:Cannot solve the request because of|nothing provides requested|No candidates were found for) ?:?(.+)",
         "A conda package cannot be had: {1}.",
@@ -228,7 +240,7 @@ WEAK_CAUSES: tuple[tuple[str, str, str, str], ...] = (
     (
         "pip_package_not_found",
         r"Ignored the following versions that require a different python version: .*?Requires-Python ([^;]+)",
-        "Every version of a Python package needs another Python than the image's: {1}.",
+        "Every version of a Python package is for another Python than the image's: {1}.",
         RELAX_HINT,
     ),
     (

@@ -1,7 +1,7 @@
 """A conda channel made from nothing.
 
-One package that installs one program, one that needs it, a Python that leads to Debian's own, and one that asks
-for a GPU.
+Two versions of a package that installs one program, two others that need one of them each, a Python that leads
+to Debian's own, and one that asks for a GPU.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ def make_channel(root: Path) -> Path:
         **_package(
             noarch, "hello-user", "2.1", ["hello-program >=1.0"], {"share/hello.txt": "hi\n"}
         ),
+        # an older one, and who cannot do with a newer
+        **_package(noarch, "hello-program", "0.5", [], {"bin/hello-program": PROGRAM}),
+        **_package(noarch, "old-user", "1.0", ["hello-program <1.0"], {"share/old.txt": "hi\n"}),
         **_package(noarch, "python", "3.11.2", [], PYTHON),
         **_package(noarch, "gpu-program", "1.0", ["__cuda >=12"], {"share/gpu.txt": "hi\n"}),
     }

@@ -121,9 +121,9 @@ LOGS: list[tuple[str, str, str]] = [
     ("/.post.script: line 41:   812 Killed                  python3 big.py\nFATAL:   While performing build: while running engine: while running %post section: exit status 137\n", "build_killed", "killed"),
     ("Killed\nFATAL:   While performing build: while running %post section: exit status 137\n", "build_killed", "killed"),
     ("FATAL:   While performing build: while running %post section: signal: killed\n", "build_killed", "killed"),
-    ("FATAL:   While performing build: while creating squashfs: create command failed: signal: killed: \n", "build_killed", "mksquashfs"),
-    ("FATAL:   While performing build: while creating squashfs: create command failed: signal: segmentation fault (core dumped): \n", "build_killed", "mksquashfs"),
-    ("FATAL:   While performing build: while creating squashfs: create command failed: exit status 1: mksquashfs: -comp missing compressor\n", "site_invalid", "missing compressor"),
+    ("FATAL:   While performing build: while creating squashfs: /usr/bin/mksquashfs command failed: signal: killed: \n", "build_killed", "mksquashfs"),
+    ("FATAL:   While performing build: while creating squashfs: /usr/bin/mksquashfs command failed: signal: segmentation fault (core dumped): \n", "build_killed", "mksquashfs"),
+    ("FATAL:   While performing build: while creating squashfs: /usr/bin/mksquashfs command failed: exit status 1: /usr/bin/mksquashfs: Compressor \"nonsense\" is not supported!\n", "site_invalid", 'Compressor "nonsense" is not supported.'),
     ("Segmentation fault\nFATAL:   While performing build: while running %post section: exit status 139\n", "build_killed", "segmentation fault"),
     ("Illegal instruction (core dumped)\n", "machine_mismatch", "processor"),
     ("FATAL:   While performing build: while running %post section: exec /bin/sh failed: exec format error\n", "machine_mismatch", "another kind of processor"),
@@ -179,8 +179,12 @@ LOGS: list[tuple[str, str, str]] = [
     ("error: Failed to fetch: `https://pypi.example.org/simple/six/`\n  Caused by: HTTP status client error (403 Forbidden) for url (https://pypi.example.org/simple/six/)\n", "pip_failed", "403 Forbidden"),
     # conda and Spack
     ("error    libmamba Could not solve for environment specs\n    The following packages are incompatible\n", "conda_failed", "together"),
-    ("nothing provides requested: Cannot solve the request because of: The following packages are incompatible ├─ a ==1 can be installed\n", "conda_failed", "together"),
+    ("nothing provides requested: Cannot solve the request because of: The following packages are incompatible ├─ old-user * can be installed with any of the following options: │ └─ old-user 1.0 would require │ └─ hello-program <1.0\n", "conda_failed", "together"),
     ("CondaHTTPError: HTTP 404 NOT FOUND for url <https://conda.example.org/x/noarch/repodata.json>\n", "conda_failed", "channel"),
+    ("nothing provides requested: error sending request for url (https://conda.example.org/x/noarch/repodata_shards.msgpack.zst) Caused by: tcp connect error Caused by: Connection refused (os error 111)\n", "network", "reached"),
+    ("nothing provides requested: Cannot solve the request because of: gpu-program * cannot be installed because there are no viable options: └─ gpu-program 1.0 would require └─ __cuda >=12, for which no candidates were found.\n", "conda_package_not_found", "GPU"),
+    ("nothing provides requested: Cannot solve the request because of: a * cannot be installed because there are no viable options: └─ a 1.0 would require └─ b >=12, for which no candidates were found.\n", "conda_package_not_found", "needs b >=12"),
+    ("         [stderr]\n         error: [Errno 2] No such file or directory: 'x86_64-linux-gnu-gcc'\n", "pip_failed", "no compiler (x86_64-linux-gnu-gcc)"),
     ("==> Error: Package 'hdf6' not found.\n", "spack_failed", "hdf6"),
 ]  # fmt: skip
 
