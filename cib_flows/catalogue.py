@@ -169,12 +169,16 @@ class Catalogue:
             LONG_CALL_S,
         )
 
-    def verify(self, reference: str) -> dict[str, Any]:
-        """Proves a container again: its bytes are unchanged and the checks of its spec hold.
+    def verify(self, reference: str, *, only_trust: bool = False) -> dict[str, Any]:
+        """Proves a container again: no byte of image, record and documents has changed, the site's
+        policy allows it (``trust`` names the signer), and the checks of its spec hold; with
+        ``only_trust`` nothing is run.
 
-        Raises ``CatalogueError`` with the sentence of what does not hold.
+        Raises ``CatalogueError`` with the sentence of what does not hold; its ``code`` is
+        ``image_changed``, ``not_trusted`` or that of a failed check.
         """
-        return self.ask("verify_container", {"reference": reference}, LONG_CALL_S)
+        question = {"reference": reference, "only_trust": only_trust}
+        return self.ask("verify_container", question, LONG_CALL_S)
 
     def remove(self, reference: str, *, force: bool = False) -> dict[str, Any]:
         """Moves a container to the trash, from which gc deletes it later.
@@ -232,6 +236,8 @@ class Catalogue:
         """Calls one of the catalogue's functions; what it refused is raised."""
         source = FlowSource.packaged()
         runs_images = function in ("register_image", "verify_container")
+        if question.get("only_trust"):
+            runs_images = False
         answer = call_function(
             self.globus,
             function,

@@ -130,15 +130,21 @@ class Container:
             "user_endpoint_config": dict(self.user_endpoint_config),
         }
 
-    def executor(self, **options: Any) -> globus_compute_sdk.Executor:
+    def executor(self, *, verify: bool = False, **options: Any) -> globus_compute_sdk.Executor:
         """A Compute SDK ``Executor`` whose functions run in this image.
 
         Functions travel as source text, so the image's Python may be another than yours.
-        ``options`` are the Executor's own and win over what is set here. Raises ``ServiceError``
+        ``verify`` first has the endpoint check every byte, the signatures and the site's policy,
+        and raises ``CatalogueError`` when they do not hold. ``options`` are the Executor's own and
+        win over what is set here. Raises ``ServiceError``
         when Globus Compute cannot be reached, and when the image's worker and the endpoint's are
         of versions that would never talk.
         """
         self._require_worker()
+        if verify:
+            build_endpoint = self.record.get("endpoint_id")
+            catalogue = Catalogue(self.globus, str(build_endpoint) if build_endpoint else None)
+            catalogue.verify(self.container_id, only_trust=True)
         from globus_compute_sdk import Executor
         from globus_compute_sdk.serialize import AllCodeStrategies, ComputeSerializer
 

@@ -1,4 +1,9 @@
-"""Publishes a proved image under its sha256 with an immutable record, and moves the tag to it."""
+"""Publishes a proved image under its sha256 with an immutable record, and moves the tag to it.
+
+An SBOM and a provenance statement stand beside the record. A site with a signing key has both in the image
+too, under its signature: the image that is published is then another file than the one that was verified, with
+the same file system in it.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +14,15 @@ import platform
 from typing import Any
 
 from ._shared.catalogue import Catalogue, container_id_of
-from ._shared.files import read_json, sha256_file
+from ._shared.documents import document_text, make_provenance, make_sbom
+from ._shared.files import read_json, sha256_file, write_text
 from ._shared.grammars import UUID
-from ._shared.lock_files import publish_lock
+from ._shared.lock_files import MADE_LOCK, publish_lock
 from ._shared.results import StepFailed, run_step
 from ._shared.run_folder import RunFolder
+from ._shared.signing import Signer, signed_copy
 from ._shared.site import load_site
+from ._shared.trust import PROVENANCE_ENDING, SBOM_ENDING, put_beside, seal
 from ._shared.turns import Turns
 from ._shared.working import working
 
@@ -84,8 +92,9 @@ def _register_image(
                 "Start the run again; it will build the image.",
             )
     else:
+        signer = Signer(site) if site["sign_key"] else None
         record = _publish(
-            catalogue, folder, plan, endpoint_id, sif_sha256, verification_sha256, now
+            catalogue, folder, plan, endpoint_id, sif_sha256, verification_sha256, now, signer
         )
     catalogue.tag(plan["name"], plan["tag"], record, now)
     result = _short(catalogue, record, plan, cached=container_id is not None)
@@ -101,6 +110,7 @@ def _publish(
     sif_sha256: str | None,
     verification_sha256: str | None,
     now: str,
+    signer: Signer | None,
 ) -> dict[str, Any]:
     verification_path = os.path.join(folder.path, "verification.json")
     if sha256_file(verification_path) != verification_sha256:
@@ -111,7 +121,20 @@ def _publish(
     if verification["sif_sha256"] != sif_sha256:
         raise StepFailed("image_changed", "The verification is of another image.")
     build = folder.read("build.json")
+    documents = _write_documents(
+        folder, plan, verification, endpoint_id, sha256_file(verification_path)
+    )
+    image, signature = folder.image, None
+    if signer:
+        image, fingerprint = signed_copy(signer, folder.image, *documents)
+        signature = {"kind": "pem", "fingerprint": fingerprint}
+        sif_sha256 = sha256_file(image)
+    assert sif_sha256 is not None
     lock = publish_lock(catalogue, folder, plan["name"], sif_sha256, verification["lock_sha256"])
+    beside = {
+        ending: put_beside(catalogue, plan["name"], sif_sha256, ending, _text_of(path))
+        for ending, path in zip((SBOM_ENDING, PROVENANCE_ENDING), documents, strict=True)
+    }
     record: dict[str, Any] = {
         "record_version": RECORD_VERSION,
         "container_id": container_id_of(sif_sha256),
@@ -119,7 +142,7 @@ def _publish(
         "first_tag": plan["tag"],
         "path": catalogue.image_path(plan["name"], sif_sha256),
         "sha256": sif_sha256,
-        "bytes": os.path.getsize(folder.image),
+        "bytes": os.path.getsize(image),
         "created_at": now,
         "spec": folder.read("spec.json"),
         "spec_digest": plan["spec_digest"],
@@ -131,7 +154,11 @@ def _publish(
         "engine": plan["engine"],
         "machine": plan["machine"],
         "verification": verification,
+        "squashfs_sha256": verification["squashfs_sha256"],
         "lock": lock,
+        "sbom": {"sha256": beside[SBOM_ENDING]},
+        "provenance": {"sha256": beside[PROVENANCE_ENDING]},
+        "signature": signature,
         "build_s": build["build_s"],
         "run_id": plan["run_id"],
         "endpoint_id": endpoint_id,
@@ -145,9 +172,41 @@ def _publish(
         "endpoint_id": run_endpoint,
         "user_endpoint_config": {"container_uri": record["path"]},
     }
-    catalogue.publish(folder.image, record)
+    catalogue.publish(image, record)
+    seal(catalogue, plan["name"], sif_sha256, signer)
     catalogue.point(plan["build_digest"], record)
     return record
+
+
+def _write_documents(
+    folder: RunFolder,
+    plan: dict[str, Any],
+    verification: dict[str, Any],
+    endpoint_id: str,
+    verification_sha256: str,
+) -> tuple[str, str]:
+    """Paths of SBOM and provenance in the run's folder."""
+    lock_path = os.path.join(folder.path, MADE_LOCK)
+    sbom = make_sbom(plan["name"], plan["tag"], read_json(lock_path), verification)
+    provenance = make_provenance(
+        plan,
+        folder.read("spec.json"),
+        verification,
+        endpoint_id=endpoint_id,
+        account=getpass.getuser(),
+        lock_sha256=sha256_file(lock_path),
+        verification_sha256=verification_sha256,
+        functions={},
+    )
+    paths = os.path.join(folder.path, "sbom.json"), os.path.join(folder.path, "provenance.json")
+    for path, document in zip(paths, (sbom, provenance), strict=True):
+        write_text(path, document_text(document))
+    return paths
+
+
+def _text_of(path: str) -> str:
+    with open(path, encoding="utf-8") as stream:
+        return stream.read()
 
 
 def _short(

@@ -11,6 +11,7 @@ from ._shared.grammars import IMAGE_NAME, SHA256
 from ._shared.holds import storage_time
 from ._shared.results import run_step
 from ._shared.site import load_site
+from ._shared.trust import unseal
 
 MIN_AGE_S = 15 * 60
 
@@ -47,6 +48,7 @@ def _reindex(min_age_s: float) -> dict[str, Any]:
             "recovered_at": at,
             "executor": {"user_endpoint_config": {"container_uri": path}},
         }
+        unseal(catalogue, name, sha256)
         write_json(catalogue.record_path(name, sha256), record, 0o444)
         catalogue.note("recovered", record)
         recovered.append(path)

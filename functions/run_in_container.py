@@ -25,6 +25,7 @@ from ._shared.results import StepFailed, shorten
 from ._shared.run_versions import engine_version, find_apptainer
 from ._shared.singularity import engine_environment
 from ._shared.site import SITE_VARIABLE, load_site
+from ._shared.trust import require_allowed
 
 MAX_STREAM_BYTES = 1024 * 1024
 MAX_VALUE_BYTES = 4 * 1024 * 1024
@@ -186,6 +187,7 @@ def _run(
             "Neither apptainer nor singularity is installed where this endpoint runs functions.",
             "Load its module in the endpoint's 'worker_init', or name it in the site profile.",
         )
+    require_allowed(site, image)
     environment = clean_environment(site)
     environment["APPTAINERENV_PYTHONNOUSERSITE"] = "1"
     environment = engine_environment(engine_version(), environment)

@@ -137,13 +137,18 @@ def register(
 
 @click.command(short_help="Prove a container again.")
 @reference_argument
+@click.option("--only-trust", is_flag=True, help="Check bytes, signatures and policy; run nothing.")
 @endpoint_option
 @common_options
-def verify(common: Common, reference: str, build_endpoint: str | None) -> None:
-    """Prove that CONTAINER is unchanged, and that what it was registered for still works."""
-    answer = _catalogue(common, build_endpoint).verify(reference)
-    sentence = f"{answer['container_id']} is unchanged and works; {answer['verification_path']}"
-    _tell(common, answer, sentence)
+def verify(common: Common, reference: str, only_trust: bool, build_endpoint: str | None) -> None:
+    """Prove that CONTAINER is unchanged, that the site's policy allows it, and that what it was
+    registered for still works.
+    """
+    answer = _catalogue(common, build_endpoint).verify(reference, only_trust=only_trust)
+    trust = answer.get("trust") or {}
+    signed = f"signed by {trust['signer'][:16]}…" if trust.get("signer") else "not signed"
+    works = "" if only_trust else f" and works; {answer['verification_path']}"
+    _tell(common, answer, f"{answer['container_id']} is unchanged, {signed}{works}")
 
 
 @click.command(short_help="Remove a container.")

@@ -45,6 +45,7 @@ ERROR_CODES = frozenset(
         "lock_not_found",
         "machine_mismatch",
         "network",
+        "not_trusted",
         "out_of_memory",
         "ownership_refused",
         "payload_checksum",

@@ -47,6 +47,11 @@ SITE_KEYS: dict[str, tuple[type, ...]] = {
     "module_paths": (list,),
     "modules": (list,),
     "fakeroot": (str,),
+    "sign_key": (str, type(None)),
+    "verify_keys": (list,),
+    "require_signature": (bool,),
+    "allowed_bases": (list,),
+    "maximum_age_s": (int, float, type(None)),
 }
 # How Apptainer becomes root in a build: what it finds by itself, or what a site must ask for or avoid.
 FAKEROOT_OPTIONS: dict[str, tuple[str, ...]] = {
@@ -90,6 +95,12 @@ def load_site() -> dict[str, Any]:
         "module_paths": [],
         "modules": [],
         "fakeroot": "auto",
+        # who signs images here, whose signatures count, and what may be used
+        "sign_key": None,
+        "verify_keys": [],
+        "require_signature": False,
+        "allowed_bases": [],
+        "maximum_age_s": None,
     }
     path = os.environ.get(SITE_VARIABLE)
     if path:
