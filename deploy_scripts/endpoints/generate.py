@@ -261,8 +261,10 @@ engine:
   max_workers_per_node: 1
   # A block that has less time left than a build may take accepts no other task.
   drain_period: <build-drain-s>
+  # Looking every second whether a job is wanted shortens the wait for the first one; the scheduler itself is
+  # asked once a minute.
   job_status_kwargs:
-    strategy_period: 5
+    strategy_period: 1
     max_idletime: 120
 @SERIALIZERS@
   provider:
@@ -291,7 +293,7 @@ engine:
   max_workers_per_node: 1
 @RUN_ENGINE@
   job_status_kwargs:
-    strategy_period: 5
+    strategy_period: 1
     max_idletime: 600
   provider:
     type: @PROVIDER@

@@ -24,7 +24,8 @@ FILES = (
     "site.json",
 )
 TEMPLATE = "user_config_template.yaml.j2"
-RECORD = ".installed.json"  # digests of what was written, to tell edited files
+# Digests of what was written, to tell edited files. The local home has a record of its own by another name.
+RECORD = ".installed-site.json"
 RESERVE_S = 120  # of a job, beside the build itself: its start and its own margin
 
 PATH = r"/(?:[A-Za-z0-9._/+@~-]|\$USER\b)*[A-Za-z0-9_]"

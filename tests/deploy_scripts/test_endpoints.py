@@ -367,3 +367,16 @@ def test_a_missing_setting_is_named_with_its_meaning(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "is missing" in done.stderr
+
+
+def test_a_local_home_leaves_an_installed_site_alone(tmp_path: Path) -> None:
+    """So that the local Globus can run the files of a batch site."""
+    from cib_flows.local.endpoint_files import install_endpoint
+    from cib_flows.local.home import Home
+
+    home = Home(tmp_path / "home")
+    install("slurm", home.endpoint_dir)
+    before = {path.name: path.read_text() for path in home.endpoint_dir.iterdir()}
+    edited = install_endpoint(home, {"root": "/elsewhere"})
+    assert "user_config_schema.json" in {path.name for path in edited}
+    assert {name: (home.endpoint_dir / name).read_text() for name in before} == before

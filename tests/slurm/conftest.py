@@ -134,7 +134,6 @@ def start_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
         for old, new in {
             "  max_workers_per_node: 1\n": "  max_workers_per_node: 1\n  heartbeat_period: 3\n"
             "  heartbeat_threshold: 12\n",
-            "strategy_period: 5": "strategy_period: 1",
             **(edit or {}),
         }.items():
             assert old in text, old
