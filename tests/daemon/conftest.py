@@ -225,15 +225,17 @@ def rabbitmq(machine: Machine, tmp_path: Path) -> Iterator[str]:
     }
     broker = Machine(machine.namespace, folder, {**machine.environment, **settings})
     with (folder / "broker.out").open("wb") as log:
+        # The port mapper that RabbitMQ would start by itself is a daemon, and would stay.
+        mapper = broker.start("epmd", log=log)
         process = broker.start(str(RABBITMQ), log=log)
     try:
         broker.run(sys.executable, "-c", WAIT_RABBITMQ)
         yield "amqp://guest:guest@127.0.0.1:5672/%2F"
     finally:
-        # The server is a script with the Erlang machine and its port mapper below it.
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        subprocess.run(broker.namespace.inside(["epmd", "-kill"]), capture_output=True, check=False)
+        # The server is a script with the Erlang machine below it.
+        for started in (process, mapper):
+            os.killpg(started.pid, signal.SIGKILL)
+            started.wait()
 
 
 WAIT_RABBITMQ = """
