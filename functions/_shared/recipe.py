@@ -44,6 +44,8 @@ from .spec_software import DEFAULT_CHANNELS, brings_python
 MAX_SECTION_BYTES = 60 * 1024  # bufio.Scanner's limit is 64 KiB for a section and the line after it
 ENDPOINT_PACKAGE = "globus-compute-endpoint"
 PINNED_BY_ENDPOINT = f"{ENDPOINT_PACKAGE} and parsl, at the build endpoint's own versions"
+# Docker's own Debian images keep none of it; others would carry the downloads and 70 MB of tables along.
+APT_CACHES = "/var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/apt/archives/*.deb"
 NAMES = {"prefix": PREFIX, "exchange": EXCHANGE}
 
 
@@ -158,7 +160,7 @@ def environment_text(spec: dict[str, Any], versions: dict[str, str] | None) -> s
         parts.append(PYTHON_HELPERS.format(**NAMES) + _indexes_text(spec))
         parts.append(_block("pip", _pip_text(spec, versions)))
     parts.append("    record_debs\n")
-    parts.append("    rm -rf /var/lib/apt/lists/* /etc/apt/apt.conf.d/99cib-flows\n")
+    parts.append(f"    rm -rf {APT_CACHES} /etc/apt/apt.conf.d/99cib-flows\n")
     return "".join(parts)
 
 
@@ -245,7 +247,7 @@ def _later_text(spec: dict[str, Any]) -> str:
         parts.append(COMMANDS.format(**NAMES))
         parts.append("".join(f"    run {quote(command)}\n" for command in spec["commands"]))
     if runs_programs:
-        parts.append("    record_debs\n    rm -rf /var/lib/apt/lists/*\n")
+        parts.append(f"    record_debs\n    rm -rf {APT_CACHES}\n")
     if spec["locked"]:
         parts.append("    rm -f /etc/apt/preferences.d/99cib-flows\n")
     parts.append("    phase image\n")
