@@ -169,6 +169,34 @@ class Catalogue:
             LONG_CALL_S,
         )
 
+    def push(self, container: str, reference: str) -> dict[str, Any]:
+        """Pushes a container's image to a registry as the ORAS artifact ``oras://HOST/NAME:TAG``;
+        the answer has its ``sha256``, which whoever pulls it compares.
+        """
+        question = {"container": container, "reference": reference}
+        return self.ask("push_image", question, LONG_CALL_S)
+
+    def pull(
+        self,
+        reference: str,
+        name_tag: str,
+        *,
+        sha256: str | None = None,
+        run_endpoint: str | None = None,
+        move: bool = False,
+    ) -> dict[str, Any]:
+        """Pulls ``oras://HOST/NAME:TAG`` to the endpoint, then proves and registers it as
+        ``register`` does. ``sha256`` is what it must have.
+        """
+        pulled = self.ask("pull_image", {"reference": reference, "sha256": sha256}, LONG_CALL_S)
+        return self.register(
+            str(pulled["path"]),
+            name_tag,
+            sha256=str(pulled["sha256"]),
+            run_endpoint=run_endpoint,
+            move=move,
+        )
+
     def verify(self, reference: str, *, only_trust: bool = False) -> dict[str, Any]:
         """Proves a container again: no byte of image, record and documents has changed, the site's
         policy allows it (``trust`` names the signer), and the checks of its spec hold; with

@@ -18,7 +18,9 @@ from ._shared.node_check import prepare_node
 from ._shared.reproof import prove_file, spec_of
 from ._shared.results import StepFailed, run_step, shorten
 from ._shared.run_folder import RunFolder
+from ._shared.signing import Signer
 from ._shared.site import load_site
+from ._shared.trust import require_signer, seal
 
 RECORD_VERSION = 1
 LEAST_S = 20  # what a verification needs of a batch job
@@ -178,6 +180,8 @@ def _proved(
     if known and catalogue.is_whole(name, sha256):
         _done_with(source, is_staged, catalogue.image_path(name, sha256))
         return known
+    signer = Signer(site) if site["sign_key"] or site["verify_keys"] else None
+    fingerprint = require_signer(site, signer, image)
     taken_over = {
         k: beside[k] for k in TAKEN_OVER if k in beside and beside.get("sha256") == sha256
     }
@@ -199,6 +203,7 @@ def _proved(
         "spec": spec,
         "worker": worker,
         "verification": verification,
+        "signature": {"kind": "pem", "fingerprint": fingerprint} if fingerprint else None,
         "origin": {
             "file": source,
             "container_id": beside.get("container_id") if taken_over else None,
@@ -221,6 +226,7 @@ def _proved(
         os.link(source, work.image)
         image = work.image
     catalogue.publish(image, record)
+    seal(catalogue, name, sha256, signer if site["sign_key"] else None)
     _done_with(source, is_staged, path)
     return record
 

@@ -151,6 +151,42 @@ def verify(common: Common, reference: str, only_trust: bool, build_endpoint: str
     _tell(common, answer, f"{answer['container_id']} is unchanged, {signed}{works}")
 
 
+@click.command(short_help="Push an image to a registry.")
+@reference_argument
+@click.argument("artifact", metavar="oras://HOST/NAME:TAG")
+@endpoint_option
+@common_options
+def push(common: Common, reference: str, artifact: str, build_endpoint: str | None) -> None:
+    """Push the image of CONTAINER to a registry, with the endpoint's own login there."""
+    answer = _catalogue(common, build_endpoint).push(reference, artifact)
+    _tell(common, answer, f"{answer['reference']} has the sha256 {answer['sha256']}")
+
+
+@click.command(short_help="Pull an image from a registry and register it.")
+@click.argument("artifact", metavar="oras://HOST/NAME:TAG")
+@click.argument("name_tag", metavar="NAME:TAG")
+@click.option("--sha256", help="What the image must have.")
+@click.option("--run-endpoint", type=EndpointId(), help="Where its functions run.")
+@click.option("--move", is_flag=True, help="Take the name from another container that has it.")
+@endpoint_option
+@common_options
+def pull(
+    common: Common,
+    artifact: str,
+    name_tag: str,
+    sha256: str | None,
+    run_endpoint: str | None,
+    move: bool,
+    build_endpoint: str | None,
+) -> None:
+    """Pull an image that was pushed to a registry, prove it and register it as NAME:TAG."""
+    answer = _catalogue(common, build_endpoint).pull(
+        artifact, name_tag, sha256=sha256, run_endpoint=run_endpoint, move=move
+    )
+    sentence = f"{answer['name']}:{answer['tag']} is {answer['container_id']}, {answer['path']}"
+    _tell(common, answer, sentence)
+
+
 @click.command(short_help="Remove a container.")
 @reference_argument
 @click.option("--force", is_flag=True, help="Take its tags and pin away as well.")
@@ -266,6 +302,8 @@ VERBS: tuple[click.Command, ...] = (
     pin,
     unpin,
     verify,
+    push,
+    pull,
     remove,
     history,
     gc,

@@ -121,6 +121,11 @@ def _check_claim(record: dict[str, Any], found: dict[str, Any]) -> None:
     claimed = (record.get("signature") or {}).get("fingerprint")
     if not claimed or found["signer"] == claimed == found["seal_signer"]:
         return
+    if record.get("origin"):
+        # signed elsewhere; the record is sealed by this site's key, or by none
+        if found["seal_signer"] and found["signer"] is None:
+            raise _changed("the signature of the image does not hold")
+        return
     if claimed in (found["signer"], found["seal_signer"]):
         raise _changed("the signature of the image or of its record does not hold")
 
@@ -173,6 +178,19 @@ def container_of_image(catalogue: Catalogue, path: str) -> tuple[str, str] | Non
     if os.path.dirname(folder) != os.path.realpath(catalogue.images):
         return None
     return (os.path.basename(folder), sha256) if SHA256.fullmatch(sha256) else None
+
+
+def require_signer(site: dict[str, Any], signer: Signer | None, image: str) -> str | None:
+    """Who signed an image that comes from elsewhere. Raises :class:`StepFailed` ``not_trusted`` where the site
+    requires a signature of somebody it knows.
+    """
+    fingerprint = signer.signer_of(image) if signer else None
+    if site["require_signature"] and fingerprint is None:
+        raise _not_trusted(
+            "The image has no valid signature of a key that this endpoint trusts.",
+            "Bring one that a trusted site signed, or ask the administrator to add the key to 'verify_keys'.",
+        )
+    return fingerprint
 
 
 def has_policy(site: dict[str, Any]) -> bool:

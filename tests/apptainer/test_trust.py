@@ -229,3 +229,36 @@ def test_run_in_container_runs_what_the_policy_allows(
     refused = site.cli(*words)
     assert refused.code == 1
     assert "not one that this site allows" in refused.output + refused.errors
+
+
+def test_a_pushed_image_is_the_same_container_at_two_more_sites(
+    site: LocalGlobus,
+    made: dict[str, Any],
+    keys: tuple[str, str],
+    start_globus: Callable[..., LocalGlobus],
+) -> None:
+    mirrors = json.loads((site.home / "site.json").read_text()).get("registry_mirrors") or {}
+    host = next((h for h in mirrors.values() if h.startswith("127.0.0.1:")), None)
+    if not host:
+        pytest.skip(
+            "there is no registry on this machine; deploy_scripts/base_registry.sh starts one"
+        )
+    artifact = f"oras://{host}/test/signed:v1"
+    pushed = site.cli("containers", "push", "signed", artifact, "--json")
+    assert pushed.code == 0, pushed.output
+    assert pushed.document["sha256"] == made["sha256"]
+    for other in (start_globus(verify_keys=[keys[1]]), start_globus()):
+        deployed = other.cli("deploy", "--json")
+        assert deployed.code == 0, deployed.output
+        pull = ("containers", "pull", artifact, "theirs:v1", "--json", "--sha256")
+        assert refusal(other.cli(*pull, "0" * 64))["code"] == "image_changed"
+        assert list((other.root / "incoming").iterdir()) == []
+        pulled = other.cli(*pull, made["sha256"])
+        assert pulled.code == 0, pulled.output
+        assert pulled.document["container_id"] == made["container_id"]
+        assert Path(pulled.document["path"]).read_bytes() == Path(made["path"]).read_bytes()
+        verified = other.cli("containers", "verify", "theirs:v1", "--only-trust", "--json")
+        assert verified.code == 0, verified.output
+        knows_the_key = bool(json.loads((other.home / "site.json").read_text()).get("verify_keys"))
+        assert bool(verified.document["trust"]["signer"]) is knows_the_key
+        assert verified.document["trust"]["seal_signer"] is None

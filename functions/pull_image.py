@@ -1,0 +1,45 @@
+"""Pulls an image that was pushed to a registry, ready to be registered."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from typing import Any
+
+from ._shared.artifacts import artifact_reference, run_transport
+from ._shared.files import remove_tree, sha256_file
+from ._shared.grammars import SHA256
+from ._shared.results import StepFailed, run_step
+from ._shared.site import load_site
+
+
+def pull_image(reference: str, sha256: str | None = None) -> dict[str, Any]:
+    """Pull ``reference``, such as ``oras://ghcr.io/lab/name:tag``, into the endpoint's ``incoming`` folder.
+
+    ``sha256`` is what the image must have. Returns ``path``, which ``register_image`` takes and moves into
+    the catalogue, ``sha256`` and ``bytes``.
+    """
+    return run_step("pull_image", lambda: _pull(reference, sha256))
+
+
+def _pull(reference: str, expected: str | None) -> dict[str, Any]:
+    site = load_site()
+    if expected is not None and not SHA256.fullmatch(expected):
+        raise StepFailed("illegal_name", "'sha256' must be 64 hexadecimal digits.")
+    host, name = artifact_reference(reference, site)
+    incoming = os.path.join(site["root"], "incoming")
+    os.makedirs(incoming, mode=0o700, exist_ok=True)
+    path = os.path.join(incoming, f"{secrets.token_hex(16)}.sif")
+    try:
+        run_transport("pull", ["--disable-cache", path, name], host, site)
+        sha256 = sha256_file(path)
+        if expected and sha256 != expected:
+            raise StepFailed(
+                "image_changed",
+                f"The image at {name} has the sha256 {sha256}, and {expected} is expected.",
+                "Its tag may have been moved; ask whoever pushed it.",
+            )
+    except BaseException:
+        remove_tree(path)
+        raise
+    return {"path": path, "sha256": sha256, "bytes": os.path.getsize(path), "reference": name}
