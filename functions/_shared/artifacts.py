@@ -25,7 +25,9 @@ def artifact_reference(reference: str, site: dict[str, Any]) -> tuple[str, str]:
     """
     plain = str(reference).removeprefix(ORAS)
     parts = split_image_reference(plain)
-    if not parts or parts[3] or ("." not in plain.split("/")[0] and ":" not in plain.split("/")[0]):
+    first, slash, _ = plain.partition("/")
+    # without a host of its own a reference would mean the public Docker registry
+    if not parts or parts[3] or not slash or not ("." in first or ":" in first):
         raise StepFailed(
             "illegal_name",
             f"'{shorten(str(reference), 120)}' does not name an image in a registry.",
