@@ -92,8 +92,10 @@ start() {
     start_daemon slurmctld "$(build_user)" /usr/sbin/slurmctld -c
     start_daemon slurmd root /usr/sbin/slurmd
     local tries
+    local end=$((SECONDS + 60))
     for tries in $(seq 1 60); do
-        if sinfo -h -o %T 2>/dev/null | grep -qE '^(idle|mixed|allocated)'; then
+        [ "$SECONDS" -lt "$end" ] || break
+        if timeout 2 sinfo -h -o %T 2>/dev/null | grep -qE '^(idle|mixed|allocated)'; then
             say "Slurm runs, and its node is $(sinfo -h -o %T | sed -n 1p) (try $tries)"
             return 0
         fi

@@ -51,13 +51,11 @@ summary() {
 }
 
 BASE_IMAGES=(--all)
-if is_root && [ -z "${CIB_HALF:-}" ]; then # what the tiers that need it find, or are skipped without
-    bash "$CIB_DEPLOY_DIR/rabbitmq.sh" packages || say "RabbitMQ could not be installed: its tests are skipped"
-fi
-slurm_for_tests() { # not every machine can have one; the tests that need it then skip, and say why
+services_for_tests() { # not every machine can have them; the tests that need them then skip, and say why
+    bash "$CIB_DEPLOY_DIR/rabbitmq.sh" packages || say "RabbitMQ could not be installed"
     bash "$CIB_DEPLOY_DIR/slurm_node.sh" start || say "no Slurm here"
 }
-ROOT_EXTRA=(slurm_for_tests)
+ROOT_EXTRA=(services_for_tests)
 prepare_machine test test.sh "$@"
 
 # The Compute SDK knows one port only, and one local Globus at a time can hold it.

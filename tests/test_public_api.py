@@ -22,7 +22,10 @@ PUBLIC = {
 }
 # error -> (parent, exit code)
 TREE = {
+    "AlreadyExistsError": ("CatalogueError", 1),
+    "CatalogueError": ("CibFlowsError", 1),
     "CibFlowsError": ("Exception", 1),
+    "InUseError": ("CatalogueError", 1),
     "NotDeployedError": ("UsageError", 2),
     "NotFoundError": ("CibFlowsError", 1),
     "RunFailedError": ("CibFlowsError", 1),
