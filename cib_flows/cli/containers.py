@@ -13,6 +13,7 @@ import click
 
 from cib_flows.cli.catalogue import VERBS, endpoint_option
 from cib_flows.cli.container_test import container_test
+from cib_flows.cli.discovery import publish_search, search
 from cib_flows.cli.locks import diff, lock
 from cib_flows.cli.options import Common, common_options
 from cib_flows.cli.output import describe_container, human_size, note, print_json
@@ -33,7 +34,7 @@ def containers() -> None:
     """
 
 
-for verb in (*VERBS, lock, diff, container_test):
+for verb in (*VERBS, lock, diff, container_test, publish_search, search):
     containers.add_command(verb)
 
 

@@ -1,0 +1,60 @@
+"""``containers publish-search|search``: containers in a Globus Search index."""
+
+from __future__ import annotations
+
+import click
+
+from cib_flows.cli.catalogue import endpoint_option
+from cib_flows.cli.options import Common, common_options
+from cib_flows.cli.output import note, print_json
+
+__all__ = ["publish_search", "search"]
+
+
+@click.command("publish-search", short_help="Make containers known in a search index.")
+@click.argument("index", metavar="INDEX")
+@click.argument("references", metavar="[CONTAINER]…", nargs=-1)
+@click.option(
+    "--visible-to",
+    multiple=True,
+    required=True,
+    help="public, all_authenticated_users, or an identity's or group's URN; may be repeated.",
+)
+@endpoint_option
+@common_options
+def publish_search(
+    common: Common,
+    index: str,
+    references: tuple[str, ...],
+    visible_to: tuple[str, ...],
+    build_endpoint: str | None,
+) -> None:
+    """Write the records of CONTAINERs, by default of all, to the Globus Search index INDEX."""
+    from cib_flows.catalogue import Catalogue
+    from cib_flows.discovery import publish_records
+
+    catalogue = Catalogue(common.connect(), build_endpoint)
+    count = publish_records(catalogue, index, visible_to, references or None)
+    if common.json:
+        print_json({"ok": True, "index": index, "published": count})
+    else:
+        click.echo(f"{count} containers were sent to the index {index}")
+
+
+@click.command("search", short_help="Find containers in a search index.")
+@click.argument("query", metavar="QUERY")
+@click.option("--index", required=True, help="The index's id.")
+@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True)
+@common_options
+def search(common: Common, query: str, index: str, limit: int) -> None:
+    """Find containers by words of their names, packages, bases or descriptions."""
+    from cib_flows.discovery import search_containers
+
+    found = search_containers(common.connect(), index, query, limit)
+    if common.json:
+        print_json({"ok": True, "containers": found})
+        return
+    for row in found:
+        click.echo(f"{row['container_id']}  {row['endpoint_id']}  {row['name']}  {row['path']}")
+    if not found:
+        note("None fits.")
