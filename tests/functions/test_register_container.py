@@ -265,10 +265,15 @@ def test_a_page_follows_a_page(site: Site) -> None:
 
 
 def test_an_empty_root_lists_nothing(site: Site) -> None:
-    assert listed() == {
-        "ok": True, "step": "list_containers", "total": 0, "total_bytes": 0, "containers": [],
-        "elapsed_s": listed()["elapsed_s"],
-    }  # fmt: skip
+    found = listed()
+    assert found.pop("elapsed_s") >= 0
+    assert found == {
+        "ok": True,
+        "step": "list_containers",
+        "total": 0,
+        "total_bytes": 0,
+        "containers": [],
+    }
 
 
 def test_two_publishers_of_one_image_agree(site: Site, tmp_path: Path) -> None:
