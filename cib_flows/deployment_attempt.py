@@ -65,6 +65,7 @@ class Attempt:
 
     def _functions(self, spare: dict[str, RegisteredFunction]) -> dict[str, RegisteredFunction]:
         functions: dict[str, RegisteredFunction] = {}
+        fresh = 0
         for change in self.plan.functions:
             if change.new_sha256 is None:
                 continue
@@ -72,7 +73,9 @@ class Attempt:
                 functions[change.name] = RegisteredFunction(change.id, change.new_sha256)
                 continue
             functions[change.name] = self._register(change, spare.get(change.name))
-            self.tell(f"registered {change.name} as {functions[change.name].id}")
+            fresh += 1
+        if fresh:
+            self.tell(f"registered {fresh} functions" if fresh > 1 else "registered one function")
         return functions
 
     def _register(
