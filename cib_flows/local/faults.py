@@ -92,8 +92,10 @@ class Faults:
     def of_request(self, path: str, token: bytes = b"") -> Sequence[Fault]:
         """What befalls a request: delays, and at most one fault that decides how it ends."""
         struck = [fault for fault in self._faults if self._strikes(fault, path, token)]
-        self._used.add(token)
         ends = [fault for fault in struck if fault.kind != "latency"]
+        if not ends:
+            # a token that has not got anybody anywhere yet is new, and no service calls a new one expired
+            self._used.add(token)
         return [fault for fault in struck if fault.kind == "latency"] + ends[:1]
 
     def of_result(self) -> str | None:

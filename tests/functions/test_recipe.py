@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cib_flows.functions._shared.recipe import render_text, requirements_of
-from cib_flows.functions._shared.recipe_shell import quote
+from cib_flows.functions._shared.recipe_shell import PREFIX, quote
 from cib_flows.functions._shared.results import StepFailed
 from cib_flows.functions._shared.spec_check import check_spec
 from cib_flows.functions._shared.spec_machine import machine_words
@@ -377,6 +377,7 @@ def run_commands(spec: dict[str, Any], folder: Path) -> subprocess.CompletedProc
     """The commands of a recipe as its own script runs them, on this machine: nothing that cleans up goes along."""
     post = parse(render_text(spec, {})).sections["post"]
     script = "".join(line for line in post.splitlines(keepends=True) if "rm -rf" not in line)
+    script = script.replace(PREFIX, str(folder))  # what it writes down belongs to the image
     assert not {"rm ", "apt-get ", "mkdir "} & set(
         re.findall(r"^    ([a-z-]+ )", script, re.MULTILINE)
     )

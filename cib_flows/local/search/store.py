@@ -118,7 +118,7 @@ class SearchStore:
 
     def roles(self, index_id: str) -> list[Role]:
         rows = self._database.rows(
-            "SELECT * FROM search_roles WHERE index_id = ? ORDER BY created, id", (index_id,)
+            "SELECT * FROM search_roles WHERE index_id = ? ORDER BY rowid", (index_id,)
         )
         return [Role(*row) for row in rows]
 
