@@ -36,6 +36,8 @@ __all__ = ["BuildRun", "RunStatus"]
 
 MAX_LABEL = 64
 # Each of these has had the SDK's own five retries: together some minutes.
+LOGINS = 3
+UNAUTHORIZED = 401
 OUTAGES_ENDURED = 6
 
 
@@ -315,9 +317,19 @@ class BuildRun:
         return FlowSource.packaged().control_config
 
     def _document(self) -> dict[str, Any]:
-        self.globus.flows_pacer.wait()
-        with explained(f"look up the run {self.run_id}"):
-            return dict(self.globus.flows.get_run(self.run_id).data)
+        """The run as the service has it. The SDK renews an expired token once in a call; when the new one
+        is lost on the way too, another call gets another.
+        """
+        attempt = 1
+        while True:
+            self.globus.flows_pacer.wait()
+            try:
+                with explained(f"look up the run {self.run_id}"):
+                    return dict(self.globus.flows.get_run(self.run_id).data)
+            except RefusedError as refused:
+                if refused.status != UNAUTHORIZED or attempt == LOGINS:
+                    raise
+            attempt += 1
 
     def _newest_step(self) -> str | None:
         return step_in(newest_entries(self.globus, self.run_id))
