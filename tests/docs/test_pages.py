@@ -136,9 +136,7 @@ def test_the_allow_list_shown_is_one() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_page_knows_the_machine_it_was_written_on(name: str) -> None:
-    odd = re.findall(
-        r"/home/\w+|/root/|docker\.io", text_of(name)
-    )
+    odd = re.findall(r"/home/\w+|/root/|docker\.io", text_of(name))
     assert odd == []
 
 
