@@ -234,7 +234,7 @@ class BuildRun:
         record = _container_in(self._document()) or next(
             (
                 output
-                for state in ("RegisterContainer", "ReuseContainer", "ReuseFetched")
+                for state in ("RegisterContainer", "ReuseContainer", "ReuseFetched", "ReuseBuilt")
                 if (output := output_of(entries, state)) is not None
             ),
             None,

@@ -42,12 +42,7 @@ def build_image(run_id: str, recipe_sha256: str) -> dict[str, Any]:
 def _build(run_id: str, recipe_sha256: str) -> dict[str, Any]:
     site = prepare_node(load_site())
     folder = RunFolder(site["root"], run_id)
-    folder.require()
-    plan = folder.read("plan.json")
-    if plan["recipe_sha256"] != recipe_sha256 or sha256_file(folder.recipe) != recipe_sha256:
-        raise StepFailed(
-            "recipe_changed", "The run's recipe is no longer the one that was rendered."
-        )
+    plan = folder.plan_of(recipe_sha256)
     with working(folder, site, "build_image", 5):
         return _build_with_engine(site, folder, plan)
 

@@ -37,12 +37,7 @@ def fetch_payload(run_id: str, recipe_sha256: str) -> dict[str, Any]:
 def _fetch(run_id: str, recipe_sha256: str) -> dict[str, Any]:
     site = load_site()
     folder = RunFolder(site["root"], run_id)
-    folder.require()
-    plan = folder.read("plan.json")
-    if plan["recipe_sha256"] != recipe_sha256 or sha256_file(folder.recipe) != recipe_sha256:
-        raise StepFailed(
-            "recipe_changed", "The run's recipe is no longer the one that was rendered."
-        )
+    plan = folder.plan_of(recipe_sha256)
     with working(folder, site, "fetch_payload", 3):
         return _fetch_into(folder, site, plan)
 

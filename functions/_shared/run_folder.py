@@ -11,7 +11,7 @@ import re
 import time
 from typing import Any
 
-from .files import read_json, remove_tree, tail_of, write_json
+from .files import read_json, remove_tree, sha256_file, tail_of, write_json
 from .results import StepFailed
 from .status_page import PAGE_LOG_CHARS, UNSET, notification, status_page, write_quickly
 
@@ -52,6 +52,16 @@ class RunFolder:
                 f"The run folder {self.path} does not exist on this endpoint.",
                 "The steps of one run must share one file system: check 'root' in the site profile.",
             )
+
+    def plan_of(self, recipe_sha256: str) -> dict[str, Any]:
+        """The run's plan, once its recipe is known to be the one that the last step returned."""
+        self.require()
+        plan: dict[str, Any] = self.read("plan.json")
+        if plan["recipe_sha256"] != recipe_sha256 or sha256_file(self.recipe) != recipe_sha256:
+            raise StepFailed(
+                "recipe_changed", "The run's recipe is no longer the one that was rendered."
+            )
+        return plan
 
     def write(self, name: str, value: Any) -> str:
         path = os.path.join(self.path, name)

@@ -106,7 +106,7 @@ class LocalGlobus:
         """Work areas of runs; none may be there once every run has ended."""
         found = [*(self.root / "work").glob("*"), *(self.home / "staging").glob("*")]
         for run in (self.root / "runs").glob("*"):
-            for parent in ("/tmp", "/var/tmp"):
+            for parent in ("/tmp", "/var/tmp", "/dev/shm"):
                 found += Path(parent).glob(f"cib-{run.name[:8]}-*")
         return found
 
