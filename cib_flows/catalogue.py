@@ -245,7 +245,7 @@ class Catalogue:
     ) -> dict[str, Any]:
         """Applies the site's retention rules with ``rules`` over them: ``max_bytes``,
         ``max_age_s``, ``keep_last``, ``min_age_s``, ``runs_age_s``, ``trash_age_s``,
-        ``cache_bytes``; with ``dry_run`` only says what would go.
+        ``incoming_age_s``, ``cache_bytes``; with ``dry_run`` only says what would go.
         """
         return self.ask(
             "collect_garbage",

@@ -1,8 +1,10 @@
-"""Removes what the site's retention rules let go: images, old runs, dead work areas, caches, the trash."""
+"""Removes what the site's retention rules let go: images, old runs, what was left half-way, caches, the trash."""
 
 from __future__ import annotations
 
 import os
+import secrets
+import stat
 from typing import Any
 
 from ._shared.catalogue import Catalogue, utc_now
@@ -25,9 +27,10 @@ def collect_garbage(
     """Apply the site's ``retention`` with ``rules`` over it; with ``dry_run`` only say what would go.
 
     What a tag, a pin, a lease or a run under way holds is never removed. ``empty_trash`` deletes all that was
-    removed before, whatever its age. Returns ``images``, ``trash``, ``runs``, ``work`` and ``cache``, each with
-    ``count``, ``bytes`` and the first ``names``; ``total_bytes`` of the images before; ``held`` images;
-    ``over_bytes``, by which what has to stay exceeds ``max_bytes``; and ``report_path``, the whole list.
+    removed before, whatever its age. Returns ``images``, ``trash``, ``runs``, ``work``, ``incoming``, ``locks``
+    and ``cache``, each with ``count``, ``bytes`` and the first ``names``; ``total_bytes`` of the images before;
+    ``held`` images; ``over_bytes``, by which what has to stay exceeds ``max_bytes``; and ``report_path``, the
+    whole list.
     """
     return run_step("collect_garbage", lambda: _collect(dry_run, rules, empty_trash))
 
@@ -50,14 +53,19 @@ def _collect(dry_run: bool, rules: dict[str, Any] | None, empty_trash: bool) -> 
     left = total - sum(row["bytes"] for row, _ in chosen)
     report: dict[str, list[tuple[str, int]]] = {
         # the trash first: what goes there now shall lie there for a while
-        "trash": _old_trash(site["root"], now, 0 if empty_trash else policy["trash_age_s"]),
+        "trash": _older(
+            os.path.join(site["root"], "trash"), now, 0 if empty_trash else policy["trash_age_s"]
+        ),
         "runs": _old_runs(site["root"], now, policy["runs_age_s"]),
         "work": _dead_work(site["root"], now),
+        "incoming": _older(os.path.join(site["root"], "incoming"), now, policy["incoming_age_s"]),
+        # a run copies its lock into its folder: a sent lock is needed no longer than the folders are
+        "locks": _older(os.path.join(site["root"], "locks"), now, policy["runs_age_s"]),
         "cache": _large_cache(site, now, policy["cache_bytes"]),
     }
     images = [(f"{row['name']} {row['container_id']}", row["bytes"]) for row, _ in chosen]
     if not dry_run:
-        for kind in ("trash", "runs", "work"):
+        for kind in ("trash", "runs", "work", "incoming", "locks"):
             for path, _ in report[kind]:
                 remove_tree(path)
         for path, _ in report["cache"]:
@@ -123,8 +131,8 @@ def _remove_images(catalogue: Catalogue, rows: list[dict[str, Any]]) -> set[str]
     return gone
 
 
-def _old_trash(root: str, now: float, limit_s: float | None) -> list[tuple[str, int]]:
-    place = os.path.join(root, "trash")
+def _older(place: str, now: float, limit_s: float | None) -> list[tuple[str, int]]:
+    """Entries of a folder that were last changed ``limit_s`` ago or more."""
     if limit_s is None:
         return []
     return [
@@ -174,8 +182,10 @@ def _large_cache(site: dict[str, Any], now: float, limit: float | None) -> list[
 
 
 def _empty_cache(root: str, path: str) -> None:
-    """Rename it away first: a build that starts now begins a new one."""
-    aside = f"{path}.{os.getpid()}.old"
+    """Rename it away first: a build that starts now begins a new one. What a kill leaves there is trash."""
+    trash = os.path.join(root, "trash")
+    os.makedirs(trash, mode=0o700, exist_ok=True)
+    aside = os.path.join(trash, f"cache-{os.getpid()}-{secrets.token_hex(4)}")
     os.rename(path, aside)
     if live_runs(root, storage_time(root)) and not os.path.exists(path):
         os.rename(aside, path)  # a build began meanwhile, and may have begun to read it
@@ -184,13 +194,15 @@ def _empty_cache(root: str, path: str) -> None:
 
 
 def _size(path: str) -> int:
-    """Bytes of all files below a path; a second name of a registered image counts for nothing."""
-    total = 0
+    """Bytes of a file, or of all files below a folder; a second name of a registered image counts for nothing."""
+    found = [path]
     for folder, _, names in os.walk(path):
-        for name in names:
-            try:
-                info = os.lstat(os.path.join(folder, name))
-            except OSError:
-                continue
-            total += info.st_size if info.st_nlink == 1 else 0
+        found += [os.path.join(folder, name) for name in names]
+    total = 0
+    for name in found:
+        try:
+            info = os.lstat(name)
+        except OSError:
+            continue
+        total += info.st_size if stat.S_ISREG(info.st_mode) and info.st_nlink == 1 else 0
     return total

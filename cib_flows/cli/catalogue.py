@@ -266,6 +266,8 @@ def gc(
         ("trash", "from the trash"),
         ("runs", "folders of old runs"),
         ("work", "work areas of dead runs"),
+        ("incoming", "fetched and never registered"),
+        ("locks", "locks of old runs"),
         ("cache", "caches"),
     ):
         found = answer[kind]

@@ -16,6 +16,7 @@ RETENTION: dict[str, float | None] = {
     "min_age_s": 3600,  # younger images stay: a run may be about to use them
     "runs_age_s": 30 * DAY_S,  # folders of runs: spec, recipe, log
     "trash_age_s": DAY_S,
+    "incoming_age_s": DAY_S,  # images that were fetched and never registered
     "cache_bytes": None,  # a cache of the build engine that is larger is emptied
 }
 

@@ -166,7 +166,7 @@ def test_gc_prints_what_would_go_and_what_has_to_stay(endpoint: Callable[..., As
         {
             "ok": True,
             "images": {"count": 2, "bytes": 3 * 1024**3, "names": ["demo 1", "demo 2"]},
-            **dict.fromkeys(("trash", "runs", "work", "cache"), nothing),
+            **dict.fromkeys(("trash", "runs", "work", "incoming", "locks", "cache"), nothing),
             "total_bytes": 5 * 1024**3,
             "held": 7,
             "over_bytes": 1024**3,
