@@ -25,7 +25,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from cib_flows.local import login
 from cib_flows.local.actions import ActionProvider
@@ -40,6 +40,7 @@ from cib_flows.local.database import Database, DiskFull
 from cib_flows.local.endpoint_files import install_endpoint
 from cib_flows.local.faults import Faults, Unruly
 from cib_flows.local.flows import FlowsService
+from cib_flows.local.guard import Guard, refusal
 from cib_flows.local.home import Home, ServerRecord
 from cib_flows.local.identities import Identities
 from cib_flows.local.search.provider import search_providers
@@ -53,84 +54,8 @@ from cib_flows.local.transfer.service import TransferService
 __all__ = ["LocalGlobus", "serve"]
 
 COMPUTE_PORT = 5000
-MAX_BODY = 11 * 1024 * 1024  # the service's 10 MB, and room for what stands around it
 
 log = logging.getLogger(__name__)
-
-_LOOPBACK_NAMES = {"127.0.0.1", "localhost", "[::1]"}
-# Answered without a token: the token route checks the client's secret itself, whoever holds a token
-# may revoke it, the version is no secret.
-_OPEN_PATHS = {
-    "/v2/oauth2/token",
-    "/v2/oauth2/token/revoke",
-    "/v2/version",
-    *login.OPEN_PATHS,
-}
-_CLIENT_PATHS = {
-    "/v2/oauth2/token/introspect",
-    "/v2/oauth2/token/validate",
-    "/v2/api/identities",
-}
-
-
-def _refusal(status: int, code: str, message: str) -> JSONResponse:
-    return JSONResponse({"code": code, "message": message}, status)
-
-
-class Guard:
-    """Lets in only loopback names (a web page that rebinds its own name to 127.0.0.1 sends another
-    Host) and only callers with a token; tells the routes who calls; bounds what one request may
-    send."""
-
-    def __init__(self, app: ASGIApp, auth: AuthService) -> None:
-        self._app = app
-        self._auth = auth
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request = Request(scope)
-        refusal = self._refuse(request)
-        if refusal is not None:
-            await refusal(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
-
-    def _refuse(self, request: Request) -> Response | None:
-        if not _is_loopback(request.headers.get("host", "")):
-            return _refusal(403, "FORBIDDEN", "This service answers to loopback names only.")
-        origin = request.headers.get("origin")
-        if origin is not None and not _is_loopback(origin.partition("://")[2]):
-            return _refusal(403, "FORBIDDEN", "This service does not answer other web sites.")
-        length = request.headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > MAX_BODY:
-            return _refusal(413, "PAYLOAD_TOO_LARGE", "A request may hold at most 10 MB.")
-        if "transfer-encoding" in request.headers:
-            return _refusal(411, "LENGTH_REQUIRED", "A request must state its length.")
-        authorization = request.headers.get("authorization")
-        identity = self._auth.identify(authorization)
-        if identity is None and request.url.path in _CLIENT_PATHS:
-            # These accept the client's own id and secret in place of a token.
-            identity = self._auth.client(authorization, {})
-        if identity is None and request.url.path not in _OPEN_PATHS:
-            return _refusal(
-                401,
-                "AUTHENTICATION_ERROR",
-                "The request holds no valid bearer token of this home.",
-            )
-        request.state.identity = identity
-        request.state.scopes = self._auth.scopes(authorization)
-        return None
-
-
-def _is_loopback(authority: str) -> bool:
-    name, _, port = (
-        authority.rpartition(":") if not authority.endswith("]") else (authority, "", "0")
-    )
-    if not name:
-        name, port = authority, "0"
-    return name.lower() in _LOOPBACK_NAMES and port.isdigit()
 
 
 class LocalGlobus:
@@ -234,19 +159,19 @@ class LocalGlobus:
 
 async def _unknown(request: Request, problem: Exception) -> Response:
     status = getattr(problem, "status_code", 404)
-    return _refusal(
+    return refusal(
         status, "NOT_FOUND", f"The local Globus has no {request.method} {request.url.path}."
     )
 
 
 async def _full(request: Request, problem: Exception) -> Response:
     # Clients try again on this status; what they asked for was not done.
-    return _refusal(503, "SERVICE_UNAVAILABLE", str(problem))
+    return refusal(503, "SERVICE_UNAVAILABLE", str(problem))
 
 
 async def _broken(request: Request, problem: Exception) -> Response:
     log.error("%s %s failed", request.method, request.url.path, exc_info=problem)
-    return _refusal(500, "INTERNAL_ERROR", "The local Globus failed; its server.log says how.")
+    return refusal(500, "INTERNAL_ERROR", "The local Globus failed; its server.log says how.")
 
 
 # -- the process -------------------------------------------------------------------------------

@@ -17,9 +17,9 @@ from cib_flows.local.actions import ActionProvider, ActionRefused, ActionRequest
 from cib_flows.local.amqp.broker import Broker
 from cib_flows.local.compute import wire
 from cib_flows.local.compute.couriers import EmbeddedCourier
-from cib_flows.local.compute.engines import ConfigurationRefused, EngineTask
 from cib_flows.local.compute.provider import ComputeProvider
 from cib_flows.local.compute.service import ComputeService
+from cib_flows.local.compute.user_processes import ConfigurationRefused, EngineTask
 from cib_flows.local.database import Database
 from cib_flows.local.home import Home
 from cib_flows.local.identities import Identities

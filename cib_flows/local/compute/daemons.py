@@ -19,7 +19,11 @@ from typing import Any
 from cib_flows.local.actions import Identity
 from cib_flows.local.compute.couriers import HEARTBEATS, RESULTS, Courier, Letter
 from cib_flows.local.compute.endpoint_store import EndpointStore, Registration
-from cib_flows.local.compute.engines import ConfigurationRefused, EngineTask, configuration_key
+from cib_flows.local.compute.user_processes import (
+    ConfigurationRefused,
+    EngineTask,
+    configuration_key,
+)
 from cib_flows.local.compute.wire import pack_task
 
 __all__ = ["DaemonEndpoints"]

@@ -1,102 +1,38 @@
-"""User endpoint processes: one for each distinct configuration, started on demand, ended when idle.
-
-Starting Python and the endpoint package takes about a second, so one spare process is kept that has
-that behind it and only waits to be told its configuration.
-"""
+"""User endpoint processes: one for each distinct configuration, started on demand, ended when
+idle."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import os
 import secrets
 import shutil
-import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cib_flows.local.compute import framing
-from cib_flows.local.compute.lines import Line, connect, read_passport, write_passport
+from cib_flows.local.compute.launcher import Launcher
+from cib_flows.local.compute.lines import connect, read_passport, write_passport
+from cib_flows.local.compute.user_processes import (
+    ConfigurationRefused,
+    EngineTask,
+    UserProcess,
+    configuration_key,
+)
 from cib_flows.local.database import DiskFull
 from cib_flows.local.home import Home
-from cib_flows.local.process import python_environment
 
-__all__ = ["ConfigurationRefused", "EngineTask", "UserEndpoints"]
+__all__ = ["UserEndpoints"]
 
 log = logging.getLogger(__name__)
 
 START_LIMIT = 120.0
 STOP_LIMIT = 15.0
-SPARE_LIFETIME = 600.0
 REATTACH_LIMIT = 5.0
 RETRY_PAUSE = 1.0
 KEPT_RUN_DIRS = 50
-
-# What may not reach functions and images: our own credentials, and host settings that change how
-# Apptainer or a Python inside an image behaves.
-_SCRUBBED_PREFIXES = ("APPTAINER", "SINGULARITY", "GLOBUS_", "CIB_FLOWS_", "PYTHON")
-
-
-class ConfigurationRefused(Exception):
-    """The endpoint's schema, template or engine refused a ``user_endpoint_config``; one
-    sentence."""
-
-
-@dataclass(frozen=True)
-class EngineTask:
-    """What an engine needs to know of a task."""
-
-    task_id: str
-    function_id: str
-    buffer: str
-    resource_specification: dict[str, Any] | None = None
-    result_serializers: list[str] | None = None
-
-    def message(self) -> framing.Message:
-        return {
-            "op": "task",
-            "task_id": self.task_id,
-            "function_id": self.function_id,
-            "buffer": self.buffer,
-            "resource_specification": self.resource_specification,
-            "result_serializers": self.result_serializers,
-        }
-
-
-@dataclass(eq=False)
-class _Process:
-    """One user endpoint process, as the server sees it."""
-
-    line: Line
-    key: str = ""
-    run_dir: str = ""
-    engine: str = ""
-    idle_after_s: float | None = None
-    tasks: dict[str, EngineTask] = field(default_factory=dict)
-    closing: bool = False
-    idle_timer: asyncio.TimerHandle | None = None
-    listener: asyncio.Task[None] | None = None
-
-    def send(self, message: framing.Message) -> None:
-        self.line.writer.write(framing.encode(message))
-
-    def hang_up(self) -> None:
-        """Order it to shut down."""
-        self.closing = True
-        if self.idle_timer is not None:
-            self.idle_timer.cancel()
-        if not self.line.writer.is_closing():
-            self.send({"op": "shutdown"})
-            self.line.hang_up()
-
-
-def configuration_key(config: Mapping[str, Any]) -> str:
-    """The same text for the same configuration, however its keys are ordered."""
-    return json.dumps(config, sort_keys=True, separators=(",", ":"))
 
 
 class UserEndpoints:
@@ -122,11 +58,10 @@ class UserEndpoints:
         self._on_result = on_result
         self._on_lost = on_lost
         self._on_taken = on_taken
-        self._open: dict[str, _Process] = {}
-        self._starting: dict[str, asyncio.Task[_Process]] = {}
-        self._processes: set[_Process] = set()
-        self._spare: Line | None = None
-        self._spare_timer: asyncio.TimerHandle | None = None
+        self._open: dict[str, UserProcess] = {}
+        self._starting: dict[str, asyncio.Task[UserProcess]] = {}
+        self._processes: set[UserProcess] = set()
+        self._launcher = Launcher(home)
         self._background: set[asyncio.Task[Any]] = set()
         self._stopped = False
 
@@ -161,13 +96,13 @@ class UserEndpoints:
 
     def warm(self) -> None:
         """Have a spare process ready soon; costs a second of one processor, in the background."""
-        if self._spare is None and not self._stopped:
-            self._spawn(self._start_spare())
+        if not self._stopped:
+            self._spawn(self._launcher.warm())
 
     async def stop(self) -> None:
         """End every process; tasks under way are reported lost."""
         self._stopped = True
-        self._drop_spare()
+        self._launcher.stop()
         for task in self._starting.values():
             task.cancel()
         processes = list(self._processes)
@@ -180,7 +115,9 @@ class UserEndpoints:
 
     # -- processes -----------------------------------------------------------------------------
 
-    async def _process_for(self, config: Mapping[str, Any], runtime: Mapping[str, Any]) -> _Process:
+    async def _process_for(
+        self, config: Mapping[str, Any], runtime: Mapping[str, Any]
+    ) -> UserProcess:
         key = configuration_key(config)
         process = self._open.get(key)
         if process is not None and not process.closing:
@@ -196,12 +133,12 @@ class UserEndpoints:
 
     async def _start(
         self, key: str, config: Mapping[str, Any], runtime: Mapping[str, Any]
-    ) -> _Process:
+    ) -> UserProcess:
         if self._stopped:
             raise ConfigurationRefused("The local Globus is shutting down.")
-        line = self._take_spare() or await self._launch()
+        line = await self._launcher.take()
         run_dir = self._home.runs_dir / f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(3)}"
-        process = _Process(line, key=key, run_dir=str(run_dir))
+        process = UserProcess(line, key=key, run_dir=str(run_dir))
         self._processes.add(process)
         process.send(
             {
@@ -226,7 +163,7 @@ class UserEndpoints:
             self._spawn(self._forget(process))
             raise
         if answer is None or answer["op"] != "ready":
-            if answer is not None and answer.get("unused") and self._keep(line):
+            if answer is not None and answer.get("unused") and self._launcher.keep(line):
                 self._processes.discard(process)
             else:
                 process.hang_up()
@@ -242,7 +179,7 @@ class UserEndpoints:
 
     def _adopt(
         self,
-        process: _Process,
+        process: UserProcess,
         answer: framing.Message,
         config: Mapping[str, Any],
         runtime: Mapping[str, Any],
@@ -273,66 +210,12 @@ class UserEndpoints:
             log.warning("user endpoint %s does not answer; killing it", passport.pid)
             line.kill()
             return None
-        process = _Process(line, key=configuration_key(passport.config), run_dir=str(folder))
+        process = UserProcess(line, key=configuration_key(passport.config), run_dir=str(folder))
         self._processes.add(process)
         known = set(hello["tasks"])
         process.tasks = {task_id: EngineTask(task_id, "", "") for task_id in known}
         self._adopt(process, hello, passport.config, passport.runtime)
         return folder.name, known
-
-    async def _launch(self) -> Line:
-        with open(self._home.log_path, "ab") as log_stream:
-            child = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "cib_flows.local.compute.user_endpoint",
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log_stream,
-                env=self._environment(),
-                cwd=self._home.path,
-                start_new_session=True,
-            )
-        return Line.of_child(child)
-
-    def _environment(self) -> dict[str, str]:
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(_SCRUBBED_PREFIXES)
-        }
-        environment = python_environment(environment)
-        programs = str(Path(sys.executable).parent)
-        environment["PATH"] = os.pathsep.join(
-            [programs, environment.get("PATH", "/usr/local/bin:/usr/bin:/bin")]
-        )
-        environment["CIB_FLOWS_SITE"] = str(self._home.site_path)
-        return environment
-
-    async def _start_spare(self) -> None:
-        spare = await self._launch()
-        if not self._keep(spare):
-            spare.kill()
-
-    def _keep(self, spare: Line) -> bool:
-        """Keep a started process as the spare one, unless there is one by now, or nobody needs
-        it."""
-        if self._spare is not None or self._stopped:
-            return False
-        self._spare = spare
-        self._spare_timer = asyncio.get_running_loop().call_later(SPARE_LIFETIME, self._drop_spare)
-        return True
-
-    def _take_spare(self) -> Line | None:
-        spare, self._spare = self._spare, None
-        if self._spare_timer is not None:
-            self._spare_timer.cancel()
-        return spare if spare is not None and spare.alive else None
-
-    def _drop_spare(self) -> None:
-        spare = self._take_spare()
-        if spare is not None:
-            spare.kill()
 
     # -- tasks ---------------------------------------------------------------------------------
 
@@ -348,7 +231,7 @@ class UserEndpoints:
         for task in tasks:
             self._give(process, task)
 
-    def _give(self, process: _Process, task: EngineTask) -> None:
+    def _give(self, process: UserProcess, task: EngineTask) -> None:
         process.tasks[task.task_id] = task
         if process.idle_timer is not None:
             process.idle_timer.cancel()
@@ -362,7 +245,7 @@ class UserEndpoints:
             return
         process.send(task.message())
 
-    def _give_late(self, process: _Process, task: EngineTask) -> None:
+    def _give_late(self, process: UserProcess, task: EngineTask) -> None:
         if process.tasks.get(task.task_id) is not task:
             return  # the process ended meanwhile, and the task was answered for
         if process.closing:
@@ -371,19 +254,19 @@ class UserEndpoints:
         else:
             self._give(process, task)
 
-    def _set_idle_timer(self, process: _Process) -> None:
+    def _set_idle_timer(self, process: UserProcess) -> None:
         if process.idle_after_s is not None and not process.tasks and not process.closing:
             loop = asyncio.get_running_loop()
             process.idle_timer = loop.call_later(process.idle_after_s, self._retire, process)
 
-    def _retire(self, process: _Process) -> None:
+    def _retire(self, process: UserProcess) -> None:
         """Take a process out of use; it ends once it has read the end of its input."""
         if self._open.get(process.key) is process:
             del self._open[process.key]
         process.hang_up()
 
     async def _listen(
-        self, process: _Process, config: Mapping[str, Any], runtime: Mapping[str, Any]
+        self, process: UserProcess, config: Mapping[str, Any], runtime: Mapping[str, Any]
     ) -> None:
         returned: list[EngineTask] = []
         while (message := await framing.read_async(process.line.reader)) is not None:
@@ -408,7 +291,7 @@ class UserEndpoints:
             for task in returned:
                 self._on_lost(task.task_id, self._why_lost(process))
 
-    async def _keep_result(self, process: _Process, message: framing.Message) -> None:
+    async def _keep_result(self, process: UserProcess, message: framing.Message) -> None:
         """Have a result kept, then let its process forget it. While the disk is full, wait: the
         process holds the result for as long."""
         while True:
@@ -422,7 +305,7 @@ class UserEndpoints:
                 await asyncio.sleep(RETRY_PAUSE)
         process.send({"op": "kept", "task_id": message["task_id"]})
 
-    def _why_lost(self, process: _Process) -> str:
+    def _why_lost(self, process: UserProcess) -> str:
         if self._stopped:
             return "The local Globus was stopped while this task was under way."
         return (
@@ -430,11 +313,11 @@ class UserEndpoints:
             f"(its log: {process.run_dir}/endpoint.log)."
         )
 
-    async def _forget(self, process: _Process) -> None:
+    async def _forget(self, process: UserProcess) -> None:
         await self._ended(process)
         self._processes.discard(process)
 
-    async def _ended(self, process: _Process) -> None:
+    async def _ended(self, process: UserProcess) -> None:
         """Wait until the process is gone; kill it, and what it started, if it takes too long."""
         try:
             await asyncio.wait_for(process.line.ended(), STOP_LIMIT)

@@ -20,13 +20,13 @@ from cib_flows.local.compute import wire
 from cib_flows.local.compute.couriers import Courier
 from cib_flows.local.compute.daemons import DaemonEndpoints
 from cib_flows.local.compute.endpoint_store import EndpointStore
-from cib_flows.local.compute.engines import (
+from cib_flows.local.compute.engines import UserEndpoints
+from cib_flows.local.compute.store import ComputeStore, Function, Task, Work
+from cib_flows.local.compute.user_processes import (
     ConfigurationRefused,
     EngineTask,
-    UserEndpoints,
     configuration_key,
 )
-from cib_flows.local.compute.store import ComputeStore, Function, Task, Work
 from cib_flows.local.compute.wire import ComputeError
 from cib_flows.local.database import Database, DiskFull
 from cib_flows.local.endpoint_files import CONFIG, SCHEMA, TEMPLATE
