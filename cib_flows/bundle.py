@@ -3,7 +3,8 @@
 Globus Compute stores a function as text and runs it in an empty namespace, where a relative import
 cannot work. Bundling puts ``functions/<name>.py`` behind the ``functions/_shared`` modules it
 imports, so that the text stands alone. The text depends on nothing but those files: its sha256 is
-the function's version.
+the function's version. The last line says that sha256, of everything before it, so that a function
+can put its own version on record; ``head -n -1 | sha256sum`` confirms it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["BundleError", "FunctionBundle", "bundle_function", "function_names"]
 
 FUNCTIONS_PACKAGE = "cib_flows.functions"
+# What the last line of a bundle binds, over the empty text in functions/_shared/run_folder.py.
+VERSION_NAME = "BUNDLE_SHA256"
 
 
 class BundleError(CibFlowsError):
@@ -40,7 +43,8 @@ class BundleError(CibFlowsError):
 class FunctionBundle:
     """A function ready to be registered: its source text and what it was made of.
 
-    ``modules`` lists the files in the order they appear in the text, the entry last.
+    ``sha256`` is that of the text without its last line, in which it stands. ``modules`` lists the
+    files in the order they appear in the text, the entry last.
     """
 
     name: str
@@ -90,12 +94,13 @@ def bundle_function(name: str, root: Traversable | None = None) -> FunctionBundl
     if name not in entry.defined:
         raise BundleError(f"functions/{name}.py defines no function called {name}.")
     _refuse_collisions(ordered)
-    source = _assemble(ordered)
+    text = _assemble(ordered)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    source = f'{text}{VERSION_NAME} = "{digest}"\n'
     try:
         compile(source, f"<bundle of {name}>", "exec")
     except SyntaxError as broken:  # cannot happen unless the cutting below is wrong
         raise BundleError(f"The bundle of {name} is not valid Python: {broken}.") from broken
-    digest = hashlib.sha256(source.encode()).hexdigest()
     return FunctionBundle(name, source, digest, tuple(modules))
 
 

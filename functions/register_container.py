@@ -27,6 +27,7 @@ from ._shared.turns import Turns
 from ._shared.working import working
 
 RECORD_VERSION = 1
+VERIFICATION = "verification.json"
 
 
 def register_container(
@@ -35,9 +36,11 @@ def register_container(
     sif_sha256: str | None = None,
     verification_sha256: str | None = None,
     container_id: str | None = None,
+    functions: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Last step. Either ``sif_sha256`` and ``verification_sha256`` of this run's image, or the
-    ``container_id`` of an identical one that is registered already.
+    ``container_id`` of an identical one that is registered already. ``functions`` maps the flow's steps to
+    the ids of its functions, for the provenance.
 
     Returns the container's short record: ``container_id``, ``name``, ``tag``, ``path``, ``sha256``,
     ``bytes``, ``record_path``, ``cached``, ``python``, and ``executor``, which goes unchanged into
@@ -45,7 +48,9 @@ def register_container(
     """
     return run_step(
         "register_container",
-        lambda: _register(run_id, endpoint_id, sif_sha256, verification_sha256, container_id),
+        lambda: _register(
+            run_id, endpoint_id, sif_sha256, verification_sha256, container_id, functions or {}
+        ),
     )
 
 
@@ -55,15 +60,19 @@ def _register(
     sif_sha256: str | None,
     verification_sha256: str | None,
     container_id: str | None,
+    function_ids: dict[str, str],
 ) -> dict[str, Any]:
     site = load_site()
     folder = RunFolder(site["root"], run_id)
     folder.require()
     if not UUID.fullmatch(endpoint_id):
         raise StepFailed("internal", f"'endpoint_id' is not a UUID: {endpoint_id!r}.")
+    for step, function_id in function_ids.items():
+        if not UUID.fullmatch(str(function_id)):
+            raise StepFailed("internal", f"The id of the function {step[:40]!r} is not a UUID.")
     with working(folder, site, "register_container", 97, publishes=True):
         result = _register_image(
-            site, folder, endpoint_id, sif_sha256, verification_sha256, container_id
+            site, folder, endpoint_id, sif_sha256, verification_sha256, container_id, function_ids
         )
     outcome = f"registered {result['container_id']} {result['path']}"
     folder.set_status("finished", "register_container", "registered", 100, outcome)
@@ -79,6 +88,7 @@ def _register_image(
     sif_sha256: str | None,
     verification_sha256: str | None,
     container_id: str | None,
+    function_ids: dict[str, str],
 ) -> dict[str, Any]:
     catalogue = Catalogue(site["root"])
     plan = folder.read("plan.json")
@@ -93,8 +103,10 @@ def _register_image(
             )
     else:
         signer = Signer(site) if site["sign_key"] else None
+        verification = _proof_of(folder, sif_sha256, verification_sha256)
+        documents = _write_documents(folder, plan, verification, endpoint_id, function_ids)
         record = _publish(
-            catalogue, folder, plan, endpoint_id, sif_sha256, verification_sha256, now, signer
+            catalogue, folder, plan, endpoint_id, verification, documents, now, signer
         )
     catalogue.tag(plan["name"], plan["tag"], record, now)
     result = _short(catalogue, record, plan, cached=container_id is not None)
@@ -102,34 +114,38 @@ def _register_image(
     return result
 
 
+def _proof_of(
+    folder: RunFolder, sif_sha256: str | None, verification_sha256: str | None
+) -> dict[str, Any]:
+    """The verification of the run's image, once both are known to be those that were made."""
+    path = os.path.join(folder.path, VERIFICATION)
+    if sha256_file(path) != verification_sha256:
+        raise StepFailed("image_changed", "The verification is no longer the one that was made.")
+    if not os.path.exists(folder.image) or sha256_file(folder.image) != sif_sha256:
+        raise StepFailed("image_changed", "The image is no longer the one that was verified.")
+    verification: dict[str, Any] = read_json(path)
+    if verification["sif_sha256"] != sif_sha256:
+        raise StepFailed("image_changed", "The verification is of another image.")
+    return verification
+
+
 def _publish(
     catalogue: Catalogue,
     folder: RunFolder,
     plan: dict[str, Any],
     endpoint_id: str,
-    sif_sha256: str | None,
-    verification_sha256: str | None,
+    verification: dict[str, Any],
+    documents: tuple[str, str],
     now: str,
     signer: Signer | None,
 ) -> dict[str, Any]:
-    verification_path = os.path.join(folder.path, "verification.json")
-    if sha256_file(verification_path) != verification_sha256:
-        raise StepFailed("image_changed", "The verification is no longer the one that was made.")
-    if not os.path.exists(folder.image) or sha256_file(folder.image) != sif_sha256:
-        raise StepFailed("image_changed", "The image is no longer the one that was verified.")
-    verification = read_json(verification_path)
-    if verification["sif_sha256"] != sif_sha256:
-        raise StepFailed("image_changed", "The verification is of another image.")
+    sif_sha256 = str(verification["sif_sha256"])
     build = folder.read("build.json")
-    documents = _write_documents(
-        folder, plan, verification, endpoint_id, sha256_file(verification_path)
-    )
     image, signature = folder.image, None
     if signer:
         image, fingerprint = signed_copy(signer, folder.image, *documents)
         signature = {"kind": "pem", "fingerprint": fingerprint}
         sif_sha256 = sha256_file(image)
-    assert sif_sha256 is not None
     lock = publish_lock(catalogue, folder, plan["name"], sif_sha256, verification["lock_sha256"])
     beside = {
         ending: put_beside(catalogue, plan["name"], sif_sha256, ending, _text_of(path))
@@ -183,7 +199,7 @@ def _write_documents(
     plan: dict[str, Any],
     verification: dict[str, Any],
     endpoint_id: str,
-    verification_sha256: str,
+    function_ids: dict[str, str],
 ) -> tuple[str, str]:
     """Paths of SBOM and provenance in the run's folder."""
     lock_path = os.path.join(folder.path, MADE_LOCK)
@@ -195,8 +211,9 @@ def _write_documents(
         endpoint_id=endpoint_id,
         account=getpass.getuser(),
         lock_sha256=sha256_file(lock_path),
-        verification_sha256=verification_sha256,
-        functions={},
+        verification_sha256=sha256_file(os.path.join(folder.path, VERIFICATION)),
+        functions=folder.functions(),
+        function_ids=function_ids,
     )
     paths = os.path.join(folder.path, "sbom.json"), os.path.join(folder.path, "provenance.json")
     for path, document in zip(paths, (sbom, provenance), strict=True):

@@ -129,9 +129,10 @@ def make_provenance(
     lock_sha256: str,
     verification_sha256: str,
     functions: dict[str, str],
+    function_ids: dict[str, str],
 ) -> dict[str, Any]:
-    """Who made the image of what. ``functions`` maps a step to the registered function that did it, whose
-    source Globus Compute never changes; empty where the caller did not say.
+    """Who made the image of what. ``functions`` maps each step to the sha256 of the function that did it, which
+    that function said of itself; ``function_ids`` to the id under which the flow called it.
     """
     base, payload = plan["base"], plan["payload"]
     materials: list[dict[str, Any]] = [{"name": "base", "uri": str(base["resolved"])}]
@@ -141,6 +142,11 @@ def make_provenance(
         material = {"name": "payload", "digest": {"sha256": plan["payload_digest"]}}
         if payload.get("commit"):
             material["annotations"] = {"commit": payload["commit"]}
+        materials.append(material)
+    for step, sha256 in functions.items():
+        material = {"name": f"function:{step}", "digest": {"sha256": sha256}}
+        if step in function_ids:
+            material["uri"] = f"urn:globus:compute:function:{function_ids[step]}"
         materials.append(material)
     asked = {key: value for key, value in spec.items() if key != "force"}
     return {
@@ -160,7 +166,6 @@ def make_provenance(
                     "engine": plan["engine"],
                     "machine": plan["machine"],
                     "worker": plan["worker"],
-                    "functions": functions,
                 },
                 "resolvedDependencies": materials,
             },

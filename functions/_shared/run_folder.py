@@ -15,6 +15,8 @@ from .files import read_json, remove_tree, sha256_file, tail_of, write_json
 from .results import StepFailed
 from .status_page import PAGE_LOG_CHARS, UNSET, notification, status_page, write_quickly
 
+# sha256 of the bundle that runs; the last line of every bundle says it.
+BUNDLE_SHA256 = ""
 RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -70,6 +72,16 @@ class RunFolder:
 
     def read(self, name: str) -> Any:
         return read_json(os.path.join(self.path, name))
+
+    def note_function(self, step: str) -> None:
+        """Put on record which text of a step's function ran; nothing where it runs from a plain file."""
+        if BUNDLE_SHA256:
+            self.write("functions.json", {**self.functions(), step: BUNDLE_SHA256})
+
+    def functions(self) -> dict[str, str]:
+        """Step -> sha256 of the function that did it, as each said of itself."""
+        found: dict[str, str] = self.read("functions.json") if self.has("functions.json") else {}
+        return found
 
     def has(self, name: str) -> bool:
         return os.path.exists(os.path.join(self.path, name))

@@ -30,6 +30,7 @@ def working(
     ``publishes`` is not called aborted once it is done.
     """
     folder.set_status("running", step, "", percent)
+    folder.note_function(step)
     stop = threading.Event()
 
     def beat() -> None:

@@ -4,6 +4,7 @@ why.
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -104,7 +105,9 @@ def test_a_bundle_runs_in_a_bare_python_without_a_name(greeter: Path, tmp_path: 
 
 
 def test_a_bundle_reads_like_the_file_it_came_from(greeter: Path) -> None:
-    assert bundle_function("greet", greeter).source == (
+    text, _, version = bundle_function("greet", greeter).source.rpartition("BUNDLE_SHA256")
+    assert version.startswith(' = "')
+    assert text == (
         '''"""Says hello.
 
 Twice \\\\ if "asked".
@@ -177,6 +180,15 @@ def test_the_version_changes_with_a_shared_module_and_with_nothing_else(
         },
     )
     assert bundle_function("greet", changed).sha256 != first.sha256
+
+
+def test_a_function_knows_the_sha256_of_all_lines_before_its_last(greeter: Path) -> None:
+    bundle = bundle_function("greet", greeter)
+    lines = bundle.source.splitlines(keepends=True)
+    assert hashlib.sha256("".join(lines[:-1]).encode()).hexdigest() == bundle.sha256
+    space: dict[str, object] = {}
+    exec(bundle.source, space)  # noqa: S102 - as a worker does
+    assert space["BUNDLE_SHA256"] == bundle.sha256
 
 
 def test_private_files_are_not_functions(greeter: Path) -> None:

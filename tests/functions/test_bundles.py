@@ -73,8 +73,19 @@ def test_a_whole_run_step_by_step(
         endpoint_id=ENDPOINT,
         sif_sha256=proved["sif_sha256"],
         verification_sha256=proved["verification_sha256"],
+        functions={"build_image": ENDPOINT, "report_failure": ENDPOINT},
     )
     assert registered["executor"]["endpoint_id"] == ENDPOINT
+    provenance = json.loads(Path(registered["path"]).with_suffix(".provenance.json").read_text())
+    materials = provenance["predicate"]["buildDefinition"]["resolvedDependencies"]
+    said = {m["name"]: m for m in materials if m["name"].startswith("function:")}
+    steps = ("render_recipe", "fetch_payload", "build_image", "verify_image", "register_container")
+    assert {name: m["digest"] for name, m in said.items()} == {
+        f"function:{step}": {"sha256": bundle_function(step).sha256} for step in steps
+    }
+    assert {name: m["uri"] for name, m in said.items() if "uri" in m} == {
+        "function:build_image": f"urn:globus:compute:function:{ENDPOINT}"
+    }
     assert call("watch_build", run_id=run_id)["state"] == "finished"
     found = call("list_containers", reference="demo")
     assert found["container"]["container_id"] == registered["container_id"]

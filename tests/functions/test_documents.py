@@ -105,7 +105,8 @@ def test_provenance_says_of_what_and_by_whom() -> None:
         account="beamline",
         lock_sha256="7" * 64,
         verification_sha256="8" * 64,
-        functions={"build_image": "f"},
+        functions={"build_image": "f" * 64, "verify_image": "9" * 64},
+        function_ids={"build_image": "some-id", "report_failure": "another"},
     )
     assert made["subject"] == [{"name": "demo.squashfs", "digest": {"sha256": "5" * 64}}]
     definition = made["predicate"]["buildDefinition"]
@@ -113,7 +114,6 @@ def test_provenance_says_of_what_and_by_whom() -> None:
         "spec": {"name": "demo"},
         "spec_digest": "1" * 64,
     }
-    assert definition["internalParameters"]["functions"] == {"build_image": "f"}
     assert definition["resolvedDependencies"] == [
         {
             "name": "base",
@@ -125,6 +125,12 @@ def test_provenance_says_of_what_and_by_whom() -> None:
             "digest": {"sha256": "4" * 64},
             "annotations": {"commit": "c0ffee"},
         },
+        {
+            "name": "function:build_image",
+            "uri": "urn:globus:compute:function:some-id",
+            "digest": {"sha256": "f" * 64},
+        },
+        {"name": "function:verify_image", "digest": {"sha256": "9" * 64}},
     ]
     details = made["predicate"]["runDetails"]
     assert details["builder"]["id"] == "urn:globus:compute:endpoint:e"
