@@ -22,7 +22,6 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import tempfile
 import time
@@ -31,13 +30,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cib_flows.functions._shared.places import processors
 from cib_flows.functions._shared.registry import resolve
-from cib_flows.functions._shared.run_versions import worker_versions
+from cib_flows.functions._shared.run_versions import engine_version, worker_versions
 from cib_flows.functions._shared.site import load_site
 from cib_flows.functions.build_image import build_image
 from cib_flows.functions.register_container import register_container
 from cib_flows.functions.render_recipe import render_recipe
 from cib_flows.functions.verify_image import verify_image
+
+try:  # as a program beside it, or as a part of the checkout
+    from build_report import KINDS, picture, text_table
+except ImportError:
+    from benchmarks.build_report import KINDS, picture, text_table
 
 BASE = "python:3.11-slim"
 CASES: dict[str, dict[str, Any]] = {
@@ -56,7 +61,6 @@ CASES: dict[str, dict[str, Any]] = {
         ],
     },
 }
-KINDS = ("baseline", "baseline again", "cold", "again", "one more", "identical")
 
 
 class Bench:
@@ -68,7 +72,7 @@ class Bench:
         self.folder = folder
         self.root = folder / "root"
         self.sizes: dict[str, int] = {}
-        self.parts: dict[str, dict[str, float]] = {}
+        self.parts: dict[str, list[dict[str, Any]]] = {}
 
     def ours(self, kind: str, spec: dict[str, Any]) -> float:
         """Run the steps; returns the build step's seconds, and notes the others'."""
@@ -87,10 +91,14 @@ class Bench:
             )
         )
         self.sizes[kind] = built["sif_bytes"]
-        self.parts[kind] = {
-            "verify": verified["elapsed_s"],
-            "register": registered["elapsed_s"],
-        }
+        self.parts.setdefault(kind, []).append(
+            {
+                "render": rendered["elapsed_s"],
+                "verify": verified["elapsed_s"],
+                "register": registered["elapsed_s"],
+                "phases": built["phases_s"],
+            }
+        )
         return float(built["elapsed_s"])
 
     def cold(self) -> float:
@@ -207,7 +215,10 @@ def measure(case: str, rounds: int, site: dict[str, Any], folder: Path) -> dict[
     ratios["first import"] = [
         theirs / ours for theirs, ours in zip(imports["baseline"], imports["ours"], strict=True)
     ]
-    caches = sum(p.stat().st_size for p in (bench.root / "cache").rglob("*") if p.is_file())
+    caches = {
+        folder.name: sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+        for folder in sorted((bench.root / "cache").iterdir())
+    }
     return {
         "case": case,
         "seconds": seconds,
@@ -219,50 +230,15 @@ def measure(case: str, rounds: int, site: dict[str, Any], folder: Path) -> dict[
     }
 
 
-def spread(values: list[float]) -> str:
-    return f"{statistics.median(values):8.2f}  ({min(values):.2f} to {max(values):.2f})"
-
-
-def table(result: dict[str, Any]) -> str:
-    lines = [f"case {result['case']}", "  seconds, median (least to most)"]
-    lines += [f"    {kind:16s}{spread(result['seconds'][kind])}" for kind in KINDS]
-    lines += ["  times faster than the baseline, round by round"]
-    lines += [f"    {kind:16s}{spread(values)}" for kind, values in result["ratios"].items()]
-    lines += ["  size in MB"]
-    lines += [f"    {kind:16s}{size / 1e6:8.1f}" for kind, size in result["bytes"].items()]
-    lines += [f"    caches          {result['cache_bytes'] / 1e6:8.1f}"]
-    lines += ["  seconds of the other steps"]
-    for kind, parts in result["parts"].items():
-        lines.append(f"    {kind:16s}" + "  ".join(f"{k} {v:.2f}" for k, v in parts.items()))
-    return "\n".join(lines)
-
-
-def picture(results: list[dict[str, Any]]) -> str:
-    """Bars of the medians, one group per case, as an SVG."""
-    width, left, bar, gap = 760, 190, 18, 34
-    longest = max(statistics.median(r["seconds"][k]) for r in results for k in KINDS)
-    rows: list[str] = []
-    y = 40
-    for result in results:
-        rows.append(f'<text x="10" y="{y}" class="case">{result["case"]}</text>')
-        y += 12
-        for kind in KINDS:
-            median = statistics.median(result["seconds"][kind])
-            length = max(1.0, (width - left - 90) * median / longest)
-            colour = "#b0b7c3" if kind.startswith("baseline") else "#2563a8"
-            rows.append(f'<text x="{left - 8}" y="{y + 14}" text-anchor="end">{kind}</text>')
-            rows.append(
-                f'<rect x="{left}" y="{y}" width="{length:.1f}" height="{bar}" fill="{colour}"/>'
-            )
-            rows.append(f'<text x="{left + length + 6:.1f}" y="{y + 14}">{median:.1f} s</text>')
-            y += bar + 6
-        y += gap
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {y}" role="img" '
-        'font-family="sans-serif" font-size="13"><title>Seconds to build an image</title>'
-        "<style>.case{font-weight:bold;font-size:15px}</style>"
-        f'<rect width="{width}" height="{y}" fill="white"/>{"".join(rows)}</svg>\n'
-    )
+def machine() -> dict[str, Any]:
+    """What the figures were taken on."""
+    pages, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return {
+        "processors": processors(),
+        "memory_gib": round(pages * page_bytes / 1024**3),
+        "engine": engine_version(),
+        "load_at_start": round(os.getloadavg()[0], 2),
+    }
 
 
 def main() -> None:
@@ -273,7 +249,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--svg", type=Path)
     asked = parser.parse_args()
-    results = []
+    about = machine()
+    results: list[dict[str, Any]] = []
     for case in asked.case or sorted(CASES):
         with tempfile.TemporaryDirectory(prefix="cib-bench-", dir=Path.home()) as name:
             folder = Path(name)
@@ -283,11 +260,13 @@ def main() -> None:
             site_file.write_text(json.dumps(profile))
             os.environ["CIB_FLOWS_SITE"] = str(site_file)
             results.append(measure(case, asked.rounds, load_site(), folder))
-        print(table(results[-1]), flush=True)
-    if asked.json:
-        asked.json.write_text(json.dumps(results, indent=2) + "\n")
-    if asked.svg:
-        asked.svg.write_text(picture(results))
+        print(text_table(results[-1]), flush=True)
+        # after each case: what has been measured is kept when a later one fails
+        if asked.json:
+            found = {"machine": about, "rounds": asked.rounds, "cases": results}
+            asked.json.write_text(json.dumps(found, indent=2) + "\n")
+        if asked.svg:
+            asked.svg.write_text(picture(results))
 
 
 if __name__ == "__main__":

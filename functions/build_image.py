@@ -29,9 +29,10 @@ NOTHING_BUILT: dict[str, Any] = {"cached": False, "waiting": "", "sif_sha256": "
 def build_image(run_id: str, recipe_sha256: str) -> dict[str, Any]:
     """Third step: the build itself.
 
-    Returns ``sif_path``, ``sif_sha256``, ``sif_bytes``, ``log_path``, ``build_s`` and ``stage`` (``none``,
-    ``part`` or ``whole``: how much of the environment was kept from earlier builds). The image stays in the
-    run's work area until it has been verified and registered.
+    Returns ``sif_path``, ``sif_sha256``, ``sif_bytes``, ``log_path``, ``build_s``, ``phases_s`` (seconds of
+    each phase: ``base``, ``apt``, ``pip``, … ``image``) and ``stage`` (``none``, ``part`` or ``whole``: how much
+    of the environment was kept from earlier builds). The image stays in the run's work area until it has been
+    verified and registered.
 
     ``waiting`` says why nothing was built yet, and the flow asks again; ``cached`` is true when another run
     made the very same image meanwhile, which ``container_id`` names.
@@ -130,6 +131,7 @@ def _build_stages(
         "sif_bytes": os.path.getsize(folder.image),
         "log_path": folder.log,
         "build_s": round(builder.elapsed_s, 2),
+        "phases_s": builder.phases_s,
         "stage": used,
         "cached": False,
         "waiting": "",

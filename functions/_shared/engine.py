@@ -13,6 +13,7 @@ from .diagnostics import diagnose
 from .files import read_lent, remove_tree, tail_of, write_text
 from .lock_files import lend_lock
 from .payload_asks import asked_of, lend_asked
+from .phases import PHASES, phase_seconds
 from .places import processors
 from .processes import Ended, clean_environment, run_guarded
 from .registry import credentials_are_for
@@ -23,18 +24,6 @@ from .singularity import engine_command, engine_environment
 from .site import FAKEROOT_OPTIONS
 from .time_left import time_limit_failure
 
-PHASES = {
-    "waiting": 5,
-    "base": 8,
-    "python": 10,
-    "apt": 20,
-    "conda": 30,
-    "pip": 45,
-    "payload": 65,
-    "install": 67,
-    "commands": 70,
-    "image": 80,
-}
 # What Apptainer shows of the host inside %post by itself. It shows /dev too, over which nothing can be bound.
 HOST_FOLDERS = ("/tmp", "/var/tmp")
 LOG_READ_BYTES = 4 * 1024 * 1024
@@ -61,6 +50,7 @@ class Builder:
         self.version = engine_version()
         self.environment = engine_environment(self.version, _build_environment(site, plan, scratch))
         self.elapsed_s = 0.0
+        self.phases_s: dict[str, float] = {}
 
     def build(self, recipe: str, image: str, done: list[str], *, with_payload: bool) -> None:
         """Build ``recipe`` (a file) to ``image``, appending to the run's log.
@@ -90,6 +80,8 @@ class Builder:
             on_tick=self._tell,
         )
         self.elapsed_s += ended.elapsed_s
+        for phase, seconds in phase_seconds(self.exchange).items():
+            self.phases_s[phase] = round(self.phases_s.get(phase, 0.0) + seconds, 2)
         if ended.stopped or ended.status != 0:
             remove_tree(image)
             raise self._failure(ended)

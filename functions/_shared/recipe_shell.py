@@ -12,7 +12,10 @@ PREAMBLE = """\
     set +x -eu
     umask 022
     # {exchange} holds what the build lends: tools, certificates, the payload. Nothing of it stays.
-    phase() {{ echo "==> $1"; if [ -f {exchange}/lent ]; then echo "$1" > {exchange}/phase; fi; }}
+    phase() {{
+        echo "==> $1"
+        if [ -f {exchange}/lent ]; then echo "$1" > {exchange}/phase; : > "{exchange}/began-$1"; fi
+    }}
     # a build that goes on from a kept stage has some phases behind it
     todo() {{ ! grep -qsx "$1" {exchange}/done; }}
     if [ -s {exchange}/done ]; then
