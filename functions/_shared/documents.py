@@ -6,6 +6,7 @@ squashed file system, whose digest stays the same when documents and signatures 
 
 from __future__ import annotations
 
+import datetime
 import json
 import uuid
 from typing import Any
@@ -43,12 +44,19 @@ def make_sbom(
                 {"name": "cib-flows:unknown", "value": told} for told in lock["unknown"]
             ],
         },
-        "components": [
-            *_debian_components(lock["debian"] or []),
-            *_pip_components(lock["pip"] or []),
-            *_conda_components(lock["conda"] or []),
-        ],
+        "components": _each_once(
+            [
+                *_debian_components(lock["debian"] or []),
+                *_pip_components(lock["pip"] or []),
+                *_conda_components(lock["conda"] or []),
+            ]
+        ),
     }
+
+
+def _each_once(components: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A package that is installed twice in the same version is one component: references must differ."""
+    return list({component["bom-ref"]: component for component in components}.values())
 
 
 def _component(
@@ -134,17 +142,11 @@ def make_provenance(
     """Who made the image of what. ``functions`` maps each step to the sha256 of the function that did it, which
     that function said of itself; ``function_ids`` to the id under which the flow called it.
     """
-    base, payload = plan["base"], plan["payload"]
-    materials: list[dict[str, Any]] = [{"name": "base", "uri": str(base["resolved"])}]
-    if base["digest"]:
-        materials[0]["digest"] = {"sha256": str(base["digest"]).removeprefix("sha256:")}
+    materials = [_base_material(plan["base"])]
     if plan.get("payload_digest"):
-        material = {"name": "payload", "digest": {"sha256": plan["payload_digest"]}}
-        if payload.get("commit"):
-            material["annotations"] = {"commit": payload["commit"]}
-        materials.append(material)
+        materials.append(_payload_material(plan["payload"], plan["payload_digest"]))
     for step, sha256 in functions.items():
-        material = {"name": f"function:{step}", "digest": {"sha256": sha256}}
+        material: dict[str, Any] = {"name": f"function:{step}", "digest": {"sha256": sha256}}
         if step in function_ids:
             material["uri"] = f"urn:globus:compute:function:{function_ids[step]}"
         materials.append(material)
@@ -166,6 +168,7 @@ def make_provenance(
                     "engine": plan["engine"],
                     "machine": plan["machine"],
                     "worker": plan["worker"],
+                    "account": account,
                 },
                 "resolvedDependencies": materials,
             },
@@ -173,14 +176,38 @@ def make_provenance(
                 "builder": {"id": f"urn:globus:compute:endpoint:{endpoint_id}"},
                 "metadata": {
                     "invocationId": f"urn:globus:flows:run:{plan['run_id']}",
-                    "finishedOn": verification["verified_at"],
+                    "finishedOn": _in_utc(verification["verified_at"]),
                 },
                 "byproducts": [
                     {"name": "recipe", "digest": {"sha256": plan["recipe_sha256"]}},
                     {"name": "lock", "digest": {"sha256": lock_sha256}},
                     {"name": "verification", "digest": {"sha256": verification_sha256}},
-                    {"name": "account", "annotations": {"name": account}},
                 ],
             },
         },
     }
+
+
+def _base_material(base: dict[str, Any]) -> dict[str, Any]:
+    place = str(base["resolved"])
+    scheme = "file" if place.startswith("/") else str(base.get("bootstrap") or "docker")
+    material: dict[str, Any] = {"name": "base", "uri": f"{scheme}://{place}"}
+    if base["digest"]:
+        material["digest"] = {"sha256": str(base["digest"]).removeprefix("sha256:")}
+    return material
+
+
+def _payload_material(payload: dict[str, Any], sha256: str) -> dict[str, Any]:
+    material: dict[str, Any] = {"name": "payload", "digest": {"sha256": sha256}}
+    if payload.get("url"):
+        material["uri"] = str(payload["url"])
+    if payload.get("git"):
+        material["uri"] = f"git+{payload['git']}@{payload['commit']}"
+        material["digest"]["gitCommit"] = str(payload["commit"])
+    return material
+
+
+def _in_utc(moment: str) -> str:
+    """The form of RFC 3339 that SLSA asks for."""
+    given = datetime.datetime.fromisoformat(moment)
+    return given.astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from cib_flows.bundle import bundle_function
+from tests.documents import validate_provenance, validate_sbom
+
 from .conftest import PLAIN, Answer, LocalGlobus
 
 
@@ -97,6 +100,15 @@ def test_documents_stand_in_the_image_under_the_signature_and_beside_it(
     provenance = dumped(made["path"], "JSON.Generic")
     assert sbom == json.loads(beside(made, ".sbom.json").read_text())
     assert provenance == json.loads(beside(made, ".provenance.json").read_text())
+    validate_sbom(beside(made, ".sbom.json").read_text())
+    validate_provenance(provenance)
+    materials = provenance["predicate"]["buildDefinition"]["resolvedDependencies"]
+    functions = [m for m in materials if m["name"].startswith("function:")]
+    assert {m["name"].removeprefix("function:"): m["digest"]["sha256"] for m in functions} == {
+        step: bundle_function(step).sha256
+        for step in ("render_recipe", "build_image", "verify_image", "register_container")
+    }
+    assert all(m["uri"].startswith("urn:globus:compute:function:") for m in functions)
     record = json.loads(beside(made, ".json").read_text())
     squashfs = record["verification"]["squashfs_sha256"]
     assert provenance["subject"][0]["digest"] == {"sha256": squashfs}

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from cib_flows.functions._shared.documents import make_provenance, make_sbom
+import pytest
+
+from cib_flows.functions._shared.documents import document_text, make_provenance, make_sbom
+from tests.documents import validate_provenance, validate_sbom
 
 LOCK: dict[str, Any] = {
     "unknown": ["1 of 2 Debian packages have no sha256."],
@@ -47,7 +50,7 @@ PLAN: dict[str, Any] = {
     "machine": "x86_64",
     "worker": {},
     "base": {"resolved": "docker.io/library/debian:12", "digest": f"sha256:{'3' * 64}"},
-    "payload": {"kind": "git", "commit": "c0ffee"},
+    "payload": {"kind": "git", "git": "https://git.example/lab", "commit": "c0ffee"},
     "payload_digest": "4" * 64,
 }
 
@@ -96,9 +99,9 @@ def test_an_image_without_packages_has_an_sbom_that_says_what_is_unknown() -> No
     assert sbom["metadata"]["component"]["hashes"][0]["content"] == "5" * 64
 
 
-def test_provenance_says_of_what_and_by_whom() -> None:
-    made = make_provenance(
-        PLAN,
+def provenance(plan: dict[str, Any]) -> dict[str, Any]:
+    return make_provenance(
+        plan,
         {"name": "demo", "force": True},
         VERIFICATION,
         endpoint_id="e",
@@ -108,6 +111,10 @@ def test_provenance_says_of_what_and_by_whom() -> None:
         functions={"build_image": "f" * 64, "verify_image": "9" * 64},
         function_ids={"build_image": "some-id", "report_failure": "another"},
     )
+
+
+def test_provenance_says_of_what_and_by_whom() -> None:
+    made = provenance(PLAN)
     assert made["subject"] == [{"name": "demo.squashfs", "digest": {"sha256": "5" * 64}}]
     definition = made["predicate"]["buildDefinition"]
     assert definition["externalParameters"] == {
@@ -117,13 +124,13 @@ def test_provenance_says_of_what_and_by_whom() -> None:
     assert definition["resolvedDependencies"] == [
         {
             "name": "base",
-            "uri": "docker.io/library/debian:12",
+            "uri": "docker://docker.io/library/debian:12",
             "digest": {"sha256": "3" * 64},
         },
         {
             "name": "payload",
-            "digest": {"sha256": "4" * 64},
-            "annotations": {"commit": "c0ffee"},
+            "uri": "git+https://git.example/lab@c0ffee",
+            "digest": {"sha256": "4" * 64, "gitCommit": "c0ffee"},
         },
         {
             "name": "function:build_image",
@@ -135,3 +142,38 @@ def test_provenance_says_of_what_and_by_whom() -> None:
     details = made["predicate"]["runDetails"]
     assert details["builder"]["id"] == "urn:globus:compute:endpoint:e"
     assert details["metadata"]["invocationId"].endswith(PLAN["run_id"])
+    assert details["metadata"]["finishedOn"] == "2026-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    "lock",
+    [
+        LOCK,
+        {**LOCK, "debian": None, "pip": None, "conda": None},
+        {**LOCK, "pip": [*LOCK["pip"], *LOCK["pip"]]},
+    ],
+    ids=["all kinds", "nothing known", "installed twice"],
+)
+def test_the_sbom_is_valid_by_the_schema_of_cyclonedx(lock: dict[str, Any]) -> None:
+    validate_sbom(document_text(make_sbom("demo", "v1", lock, VERIFICATION)))
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        PLAN,
+        {**PLAN, "payload": {"kind": "none"}, "payload_digest": None},
+        {**PLAN, "payload": {"kind": "https", "url": "https://files.example/a.zip"}},
+        {**PLAN, "base": {"resolved": "library/x", "bootstrap": "library", "digest": ""}},
+    ],
+    ids=["git", "no payload", "https", "no digest"],
+)
+def test_the_provenance_is_a_statement_as_in_toto_and_slsa_have_it(plan: dict[str, Any]) -> None:
+    validate_provenance(provenance(plan))
+
+
+def test_a_file_base_has_an_address_too() -> None:
+    base = {"resolved": "/root/images/a/b.sif", "bootstrap": "localimage", "digest": "sha256:00"}
+    made = provenance({**PLAN, "base": base})
+    material = made["predicate"]["buildDefinition"]["resolvedDependencies"][0]
+    assert material["uri"] == "file:///root/images/a/b.sif"
