@@ -58,17 +58,24 @@ def write_allow_list(home: Path, deployment: Deployment, record: Path) -> str | 
         and Path(entry["record"]).exists()
     ]
     text = HEAD + "".join(kept) + _entries(deployment, record)
-    if text != before:
-        write_whole(path, text)
+    _write(home, text)
     return before
 
 
 def restore(home: Path, before: str | None) -> None:
     """Makes the home's list what ``write_allow_list`` found."""
-    if before is None:
-        allow_list_path(home).unlink(missing_ok=True)
-    else:
-        write_whole(allow_list_path(home), before)
+    _write(home, before)
+
+
+def _write(home: Path, text: str | None) -> None:
+    """The list of the home's endpoint and of its further ones, which allow the same."""
+    further = [entry.parent / "endpoint" for entry in home.glob("endpoints/*/endpoint.json")]
+    for folder in (allow_list_path(home).parent, *further):
+        path = folder / allow_list_path(home).name
+        if text is None:
+            path.unlink(missing_ok=True)
+        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+            write_whole(path, text)
 
 
 def missing_from(home: Path, deployment: Deployment) -> list[str]:

@@ -125,7 +125,8 @@ def local() -> None:
     "--faults",
     metavar="SPEC",
     help="Answer unreliably: KIND[:VALUE][@PATH]=RATE,…[,seed=N], with a KIND of latency (ms), "
-    "429 (s), 500, 502, 503, 504, drop, lost, expired, lost-result, duplicate-result.",
+    "429 (s), 500, 502, 503, 504, drop, lost, expired, lost-result, duplicate-result, "
+    "kill-before (nth change), kill-after (nth change).",
 )
 def start(
     home_path: str | None,
@@ -267,6 +268,57 @@ def list_collections(home_path: str | None, as_json: bool) -> None:
     found = Collections.of_home(home).all()
     text = "\n".join(f"{item.id}  {item.name}  {item.path}" for item in found)
     _say(as_json, {"collections": [item.document() for item in found]}, text)
+
+
+@local.group()
+def endpoint() -> None:
+    """Further Compute endpoints on this machine, to try several sites with."""
+
+
+@endpoint.command("add")
+@_common
+@click.argument("name")
+@click.option(
+    "--site",
+    "site_path",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A site profile (JSON), merged over this endpoint's default.",
+)
+def add_endpoint(home_path: str | None, as_json: bool, name: str, site_path: Path | None) -> None:
+    """Declare an endpoint called NAME with a root and a staging collection of its own, and print its
+    id. May be done while the server runs."""
+    from cib_flows.local.compute.sites import add_site
+
+    home = _home(home_path)
+    home.client()
+    added = add_site(home, name, _site(site_path) if site_path else None)
+    _say(as_json, vars(added), added.id)
+
+
+@endpoint.command("list")
+@_common
+def list_endpoints(home_path: str | None, as_json: bool) -> None:
+    """List the further endpoints of a home."""
+    from cib_flows.local.compute.sites import known_sites
+
+    home = _home(home_path)
+    home.client()
+    found = known_sites(home)
+    text = "\n".join(f"{entry.id}  {entry.name}  {entry.root}" for entry in found)
+    _say(as_json, {"endpoints": [vars(entry) for entry in found]}, text)
+
+
+@endpoint.command("remove")
+@_common
+@click.argument("name")
+def remove_endpoint(home_path: str | None, as_json: bool, name: str) -> None:
+    """Take the endpoint NAME off; its root and its staging folder stay."""
+    from cib_flows.local.compute.sites import remove_site
+
+    home = _home(home_path)
+    home.client()
+    removed = remove_site(home, name)
+    _say(as_json, vars(removed), f"{removed.name} is gone; its images stay in {removed.root}")
 
 
 @local.command()

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from cib_flows.local.compute.endpoint_store import Registration
 from cib_flows.local.compute.requests import Handler, read_body, read_uuid
 from cib_flows.local.compute.service import ComputeService
+from cib_flows.local.compute.sites import SiteEndpoint
 from cib_flows.local.compute.wire import ComputeError
 
 __all__ = ["endpoint_handlers"]
@@ -50,7 +51,7 @@ class _Handlers:
 
     async def update(self, request: Request) -> Any:
         endpoint_id = read_uuid(request.path_params["endpoint_id"], "endpoint_id")
-        if endpoint_id == self._service.endpoint_id:
+        if endpoint_id == self._service.endpoint_id or self._service.sites.find(endpoint_id):
             raise ComputeError(
                 409, "RESOURCE_CONFLICT", "This endpoint is built into the local Globus."
             )
@@ -115,24 +116,28 @@ class _Handlers:
         self._service.check_endpoint(endpoint_id)
         return endpoint_id
 
-    def _own_summary(self) -> dict[str, Any]:
+    def _own_summary(self, site: SiteEndpoint | None = None) -> dict[str, Any]:
+        name = site.name if site else "local"
         return {
-            "uuid": self._service.endpoint_id,
-            "name": "local",
-            "display_name": "cib-flows local",
+            "uuid": site.id if site else self._service.endpoint_id,
+            "name": name,
+            "display_name": f"cib-flows {name}",
             "owner": self._service.identity.id,
         }
 
     async def list(self, request: Request) -> Any:
-        return [self._own_summary(), *map(_summary, self._daemons.store.all())]
+        sites = map(self._own_summary, self._service.sites.all())
+        return [self._own_summary(), *sites, *map(_summary, self._daemons.store.all())]
 
     async def get(self, request: Request) -> Any:
-        found = self._daemons.store.get(self._endpoint(request))
-        return self._own_document() if found is None else _document(found)
+        endpoint_id = self._endpoint(request)
+        found = self._daemons.store.get(endpoint_id)
+        site = self._service.sites.find(endpoint_id)
+        return self._own_document(site) if found is None else _document(found)
 
-    def _own_document(self) -> dict[str, Any]:
+    def _own_document(self, site: SiteEndpoint | None) -> dict[str, Any]:
         return {
-            **self._own_summary(),
+            **self._own_summary(site),
             "multi_user": True,
             "public": False,
             "description": "The endpoint built into this local Globus",
@@ -141,13 +146,14 @@ class _Handlers:
             "sdk_version": _installed("globus-compute-sdk"),
             "python_version": platform.python_version(),
             "subscription_uuid": None,
-            **self._service.endpoint_files(),
+            **self._service.endpoint_files(site.home if site else None),
         }
 
     async def status(self, request: Request) -> Any:
         endpoint_id = self._endpoint(request)
-        if endpoint_id == self._service.endpoint_id:
-            return {"status": "online", "details": self._service.engine_status()}
+        own = self._service.engine_status(endpoint_id)
+        if own is not None:
+            return {"status": "online", "details": own}
         online = self._daemons.online(endpoint_id)
         return {
             "status": "online" if online else "offline",

@@ -21,6 +21,7 @@ from cib_flows.local.compute.couriers import Courier
 from cib_flows.local.compute.daemons import DaemonEndpoints
 from cib_flows.local.compute.endpoint_store import EndpointStore
 from cib_flows.local.compute.engines import UserEndpoints
+from cib_flows.local.compute.sites import SiteEndpoints
 from cib_flows.local.compute.store import ComputeStore, Function, Task, Work
 from cib_flows.local.compute.user_processes import (
     ConfigurationRefused,
@@ -83,6 +84,7 @@ class ComputeService:
         self._engines = UserEndpoints(
             home, endpoint_id, identity.id, self._receive, self._on_lost, self.store.take
         )
+        self.sites = SiteEndpoints(home, identity.id, self._receive, self._on_lost, self.store.take)
         self.daemons = DaemonEndpoints(
             EndpointStore(database),
             courier,
@@ -100,16 +102,17 @@ class ComputeService:
         """Take up what was under way when the last server ended: tasks whose processes live on are
         waited for, those that no process was given are given to one, the rest is answered for."""
         self._engines.remove_old_run_dirs()
-        alive = await self._engines.reattach()
+        alive = {**await self._engines.reattach(), **await self.sites.reattach()}
         for work in self.store.open_work():
-            if work.endpoint_id != self.endpoint_id:
+            engines = self._engines_of(work.endpoint_id)
+            if engines is None:
                 owner = Identity(*work.owner) if work.owner else self.identity
                 self.daemons.resume(work.endpoint_id, work.config, work.runtime, owner)
             elif work.taken_by is None or work.task_id not in alive.get(
                 work.taken_by, {work.task_id}
             ):
                 # Nobody began it: the process that lives would know, had it read the task.
-                self._engines.dispatch(work.config, work.runtime, [self._engine_task(work)])
+                engines.dispatch(work.config, work.runtime, [self._engine_task(work)])
             elif work.taken_by not in alive:
                 self._on_lost(
                     work.task_id,
@@ -120,7 +123,14 @@ class ComputeService:
 
     async def stop(self) -> None:
         await self.daemons.stop()
+        await self.sites.stop()
         await self._engines.stop()
+
+    def _engines_of(self, endpoint_id: str) -> UserEndpoints | None:
+        """What runs the tasks of an endpoint of this home; None for a daemon's."""
+        if endpoint_id == self.endpoint_id:
+            return self._engines
+        return self.sites.engines(endpoint_id)
 
     # -- functions -----------------------------------------------------------------------------
 
@@ -158,14 +168,15 @@ class ComputeService:
         return function
 
     def check_endpoint(self, endpoint_id: str) -> None:
-        if endpoint_id != self.endpoint_id and self.daemons.store.get(endpoint_id) is None:
+        known = endpoint_id == self.endpoint_id or self.sites.find(endpoint_id) is not None
+        if not known and self.daemons.store.get(endpoint_id) is None:
             raise ComputeError(
                 404, "ENDPOINT_NOT_FOUND", f"Endpoint {endpoint_id} could not be resolved"
             )
 
-    def endpoint_files(self) -> dict[str, Any]:
+    def endpoint_files(self, home: Home | None = None) -> dict[str, Any]:
         """The configuration that the endpoint's administrator lets everybody see."""
-        folder = self._home.endpoint_dir
+        folder = (home or self._home).endpoint_dir
         return {
             "endpoint_config": _text(folder / CONFIG),
             "user_config_template": _text(folder / TEMPLATE),
@@ -194,11 +205,11 @@ class ComputeService:
         config, runtime = submission.user_endpoint_config, submission.user_runtime
         owner = submission.owner or self.identity
         self.check_group(group_id, owner)
-        is_own = submission.endpoint_id == self.endpoint_id
+        engines = self._engines_of(submission.endpoint_id)
         try:
-            if is_own:
+            if engines is not None:
                 place = configuration_key(config)
-                await self._engines.ready(config, runtime)
+                await engines.ready(config, runtime)
             else:
                 place = self.daemons.place(submission.endpoint_id, config, runtime, owner)
                 await self.daemons.ready(place)
@@ -225,8 +236,8 @@ class ComputeService:
         if submission.create_queue:
             self._broker.declare(self.queue_prefix + group_id)
         tasks = [self._engine_task(work) for work in listed]
-        if is_own:
-            self._engines.dispatch(config, runtime, tasks)
+        if engines is not None:
+            engines.dispatch(config, runtime, tasks)
         else:
             self.daemons.dispatch(place, tasks)
         return Submitted(group_id, [work.task_id for work in listed])
@@ -310,8 +321,9 @@ class ComputeService:
             finally:
                 self._group_waiters.get(group_id, set()).discard(waiter)
 
-    def engine_status(self) -> dict[str, Any]:
-        return self._engines.status()
+    def engine_status(self, endpoint_id: str) -> dict[str, Any] | None:
+        engines = self._engines_of(endpoint_id)
+        return engines.status() if engines is not None else None
 
     # -- result queues -------------------------------------------------------------------------
 
