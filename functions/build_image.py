@@ -107,8 +107,9 @@ def _build_stages(
     with scratch_folder(tmpdir, folder.run_id) as scratch:
         builder = Builder(engine, site, folder, plan, scratch)
         used = "none" if stage is None else "whole" if _is_whole(stage, requirements) else "part"
-        if has_later_steps(spec) and _is_worth_keeping(spec, plan) and used != "whole":
-            # keep the environment before the payload and the commands touch it
+        # the environment is kept before the payload and the commands touch it, which takes a build of its own
+        keeps = has_later_steps(spec) and _is_worth_keeping(spec, plan) and used != "whole"
+        if keeps and (stage is None or stages.is_wanted_again(ground, requirements)):
             kept = _build_stage(builder, stage, spec, plan)
             sha256 = sha256_file(kept)
             stage = stages.keep(kept, sha256, ground, requirements) or Stage(

@@ -13,7 +13,7 @@ import os
 import time
 from typing import Any
 
-from .files import canonical_json, read_json, sha256_file, sha256_text, write_json
+from .files import canonical_json, read_json, sha256_file, sha256_text, write_json, write_text
 from .payload_asks import asked_of
 from .recipe import environment_text, requirements_of
 
@@ -65,7 +65,7 @@ class Stages:
 
     def keep(self, image: str, sha256: str, ground: str, requirements: list[str]) -> Stage | None:
         """Keep ``image`` (by a second name, not a copy); None where the file system has no hard links."""
-        name = sha256_text(canonical_json([ground, sorted(requirements)]))
+        name = _name_of(ground, requirements)
         path = os.path.join(self.folder, f"{name}.json")
         kept = os.path.join(self.folder, f"{name}.sif")
         size = os.path.getsize(image)
@@ -89,8 +89,29 @@ class Stages:
         self.trim()
         return Stage(kept, sha256, requirements, size)
 
+    def is_wanted_again(self, ground: str, requirements: list[str]) -> bool:
+        """Whether this environment was asked for before, so that it is worth a build of its own to keep it.
+
+        An environment that adds a little to a kept one is soon made; the next spec may well ask for another.
+        The first request is noted and answered with False.
+        """
+        note = os.path.join(self.folder, f"{_name_of(ground, requirements)}.wanted")
+        try:
+            asked_before = time.time() - os.path.getmtime(note) < self.max_age_s
+        except OSError:
+            asked_before = False
+        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        write_text(note, "")
+        return asked_before
+
     def trim(self) -> None:
-        """Remove the longest unused stages until the rest fit the limit."""
+        """Remove the longest unused stages until the rest fit the limit, and notes that are too old to count."""
+        for path in self._named(".wanted"):
+            try:
+                if time.time() - os.path.getmtime(path) >= self.max_age_s:
+                    os.unlink(path)
+            except OSError:
+                continue
         entries = []
         for path, about in self._entries():
             try:
@@ -106,14 +127,7 @@ class Stages:
 
     def _entries(self) -> list[tuple[str, dict[str, Any]]]:
         found = []
-        try:
-            names = os.listdir(self.folder)
-        except OSError:
-            return []
-        for name in names:
-            if not name.endswith(".json"):
-                continue
-            path = os.path.join(self.folder, name)
+        for path in self._named(".json"):
             try:
                 about = read_json(path)
                 known = {"ground", "requirements", "sha256", "bytes", "made_at"} <= about.keys()
@@ -123,12 +137,23 @@ class Stages:
                 found.append((path, about))
         return found
 
+    def _named(self, ending: str) -> list[str]:
+        try:
+            names = os.listdir(self.folder)
+        except OSError:
+            return []
+        return [os.path.join(self.folder, name) for name in names if name.endswith(ending)]
+
     def _remove(self, path: str) -> None:
         for name in (path, path[: -len(".json")] + ".sif"):
             try:
                 os.unlink(name)
             except OSError:
                 pass
+
+
+def _name_of(ground: str, requirements: list[str]) -> str:
+    return sha256_text(canonical_json([ground, sorted(requirements)]))
 
 
 def ground_of(spec: dict[str, Any], plan: dict[str, Any]) -> str:

@@ -44,6 +44,20 @@ def test_one_more_package_and_back_again(fresh: LocalGlobus) -> None:
     assert "six" not in _installed(fresh, other)[0]
 
 
+def test_a_little_more_is_built_in_one_go_and_kept_when_it_is_wanted_again(
+    fresh: LocalGlobus,
+) -> None:
+    spec = {"name": "more", **PLAIN, "pip": ["attrs"], "commands": ["touch /first"]}
+    assert _stage_used(fresh, fresh.built(spec)) == "none"
+    used = []
+    for word in ("first", "second", "third"):
+        more = fresh.built({**spec, "pip": ["attrs", "toolz"], "commands": [f"touch /{word}"]})
+        used.append(_stage_used(fresh, more))
+        assert "toolz" in _installed(fresh, more)[0]
+    assert used == ["part", "part", "whole"]
+    assert "first" not in fresh.inside(more, "ls", "/")
+
+
 def test_commands_and_variables_of_one_spec_never_reach_another(fresh: LocalGlobus) -> None:
     spec = {"name": "apart", **PLAIN, "pip": ["six"]}
     first = fresh.built(

@@ -95,3 +95,16 @@ def test_no_limit_means_nothing_is_kept(tmp_path: Path) -> None:
     image = tmp_path / "a.sif"
     image.write_bytes(b"x")
     assert stages.keep(str(image), "0" * 64, "g", ["a"]) is None
+
+
+def test_an_environment_is_wanted_again_the_second_time_it_is_asked_for(tmp_path: Path) -> None:
+    stages = Stages(str(tmp_path / "root"), 10_000, DAY)
+    assert not stages.is_wanted_again("g", ["a", "b"])
+    assert not stages.is_wanted_again("g", ["a", "c"])
+    assert not stages.is_wanted_again("another base", ["a", "b"])
+    assert stages.is_wanted_again("g", ["b", "a"])
+    for note in (tmp_path / "root" / "cache" / "stages").glob("*.wanted"):
+        os.utime(note, (1, 1))
+    assert not stages.is_wanted_again("g", ["a", "b"]), "asked for too long ago to count"
+    stages.trim()
+    assert len(list((tmp_path / "root" / "cache" / "stages").glob("*.wanted"))) == 1
