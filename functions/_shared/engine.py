@@ -26,6 +26,8 @@ from .time_left import time_limit_failure
 
 # What Apptainer shows of the host inside %post by itself. It shows /dev too, over which nothing can be bound.
 HOST_FOLDERS = ("/tmp", "/var/tmp")
+OWN_PROGRAMS = ("command_failed", "post_build_failed")
+NODE_IS_FULL = ("disk_full", "out_of_memory")
 LOG_READ_BYTES = 4 * 1024 * 1024
 
 
@@ -131,9 +133,12 @@ class Builder:
             limit_s = float(self.site["build_time_limit_s"])
             message, hint = time_limit_failure(self.site, "The build", limit_s)
         else:
-            code, message, hint = (
-                refusal_in(self.exchange) or killed_by(ended.status) or diagnose(log)
-            )
+            found = diagnose(log)
+            refused = refusal_in(self.exchange)
+            if refused and refused[0] in OWN_PROGRAMS and found[0] in NODE_IS_FULL:
+                # the recipe's own program failed, though not by a fault of its own
+                refused = (found[0], f"{found[1]} {refused[1]}", found[2])
+            code, message, hint = refused or killed_by(ended.status) or found
             if code == "build_failed":
                 message = f"Apptainer could not build the image (exit status {ended.status})."
         return StepFailed(code, message, hint, log_path=self.folder.log, log_tail=log)

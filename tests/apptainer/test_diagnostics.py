@@ -179,6 +179,18 @@ def test_a_disk_that_is_full_while_the_base_is_unpacked(site: Site, tmp_path: Pa
     assert "'tmpdir'" in report["error"]["hint"]
 
 
+def test_a_disk_that_a_command_fills(site: Site, tmp_path: Path) -> None:
+    place = tmp_path / "small"
+    site.within = tmpfs(place, "size=2100m")
+    site.fields = {"tmpdir": str(place), "fakeroot": "ignore-subuid"}
+    # as a program does that cleans up after itself
+    command = "head -c 4G /dev/zero > /data || { rm /data; exit 1; }"
+    report = site.failed(commands=[command])
+    assert report["error"]["code"] == "disk_full"
+    assert "head -c 4G" in report["sentence"]
+    assert "'tmpdir'" in report["error"]["hint"]
+
+
 def test_a_temporary_folder_that_forbids_programs(site: Site, tmp_path: Path, base: str) -> None:
     place = tmp_path / "noexec"
     site.within = tmpfs(place, "size=3g,noexec")
