@@ -1,4 +1,5 @@
-"""``flow lint`` and ``flow graph``: what can be said about anyone's flow without any Globus."""
+"""``flow``: what can be said about anyone's flow without any Globus, and the build inserted into
+one."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cib_flows.cli.flow_compose import compose
 from cib_flows.cli.output import note, print_json
 from cib_flows.errors import UsageError
 
@@ -16,9 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["flow"]
 
 
-@click.group(short_help="Check and draw flow definitions.")
+@click.group(short_help="Check, draw and combine flow definitions.")
 def flow() -> None:
-    """Check and draw the definition of any Globus Flow. Needs no Globus."""
+    """Check and draw the definition of any Globus Flow, or insert the build into it."""
+
+
+flow.add_command(compose)
 
 
 def _list_codes(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:

@@ -1,23 +1,39 @@
-"""Flow definitions on the client: checked, explained and drawn, without any service."""
+"""Flow definitions on the client: checked, explained, drawn and put together, without any service."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .compose_part import Part
+    from .composer import Composition, compose
     from .drawing import draw
     from .findings import CODES, Finding, Remark
     from .linter import Report, lint, lint_definition
 
-__all__ = ["CODES", "Finding", "Remark", "Report", "draw", "lint", "lint_definition"]
+__all__ = [
+    "CODES",
+    "Composition",
+    "Finding",
+    "Part",
+    "Remark",
+    "Report",
+    "compose",
+    "draw",
+    "lint",
+    "lint_definition",
+]
 
 # Where each name is; imported when it is asked for, since the local Globus needs the checks of a
 # definition only, and starts in a moment.
 _PLACES = {
     "CODES": "findings",
+    "Composition": "composer",
     "Finding": "findings",
+    "Part": "compose_part",
     "Remark": "findings",
     "Report": "linter",
+    "compose": "composer",
     "draw": "drawing",
     "lint": "linter",
     "lint_definition": "linter",

@@ -10,7 +10,15 @@ from typing import Any
 
 from . import paths
 
-__all__ = ["FUNCTIONS", "PATH_NAME", "Unreadable", "expression_problem", "parsed", "short"]
+__all__ = [
+    "FUNCTIONS",
+    "PATH_NAME",
+    "Unreadable",
+    "expression_problem",
+    "parsed",
+    "short",
+    "without_paths",
+]
 
 MAX_EXPRESSION_LENGTH = 16_384
 MAX_DEPTH = 60
@@ -35,6 +43,18 @@ def parsed(expression: str) -> tuple[ast.expr, tuple[str, ...]]:
     :raises Unreadable: as :class:`Unreadable` says
     :raises SyntaxError: for what is not an expression
     """
+    source, found = without_paths(expression)
+    tree = ast.parse(source, mode="eval").body
+    _check_depth(tree)
+    return tree, found
+
+
+def without_paths(expression: str) -> tuple[str, tuple[str, ...]]:
+    """The expression as Python reads it, with names in brackets in place of the backticked paths,
+    and these paths in the order of their names.
+
+    :raises Unreadable: as :class:`Unreadable` says
+    """
     if len(expression) > MAX_EXPRESSION_LENGTH:
         raise Unreadable(
             f"it has {len(expression)} characters; {MAX_EXPRESSION_LENGTH} are allowed"
@@ -50,10 +70,7 @@ def parsed(expression: str) -> tuple[ast.expr, tuple[str, ...]]:
         found.append(match.group(1))
         return f"({PATH_NAME.format(len(found) - 1)})"
 
-    source = _QUOTED_OR_PATH.sub(stand_in, expression).strip()
-    tree = ast.parse(source, mode="eval").body
-    _check_depth(tree)
-    return tree, tuple(found)
+    return _QUOTED_OR_PATH.sub(stand_in, expression).strip(), tuple(found)
 
 
 def _check_depth(tree: ast.AST) -> None:

@@ -19,7 +19,7 @@ from .rules_schema import schema_remarks
 from .rules_states import state_remarks
 from .source import Source, Unparsable, read_source
 
-__all__ = ["Report", "lint", "lint_definition"]
+__all__ = ["Report", "lint", "lint_definition", "schema_beside"]
 
 _ADVICE = {
     "missing-field": "Add the field.",
@@ -101,7 +101,7 @@ def lint(
     if unknown:
         raise UsageError(f"There is no lint code {min(unknown)!r}.")
     path = Path(path)
-    found = Path(schema_path) if schema_path is not None else _schema_beside(path)
+    found = Path(schema_path) if schema_path is not None else schema_beside(path)
     report = Report(str(path), None if found is None else str(found))
     source = _source(path, report)
     if source is None:
@@ -164,7 +164,7 @@ def _finding(file: str, source: Source, root: Place, said: Remark) -> Finding:
     return Finding(file, position.line, position.column, said)
 
 
-def _schema_beside(path: Path) -> Path | None:
+def schema_beside(path: Path) -> Path | None:
     """The schema that belongs to the definition by its name: ``input_schema.json`` or
     ``schema.json`` beside ``definition.json``, also with the same words before."""
     if not path.stem.endswith("definition"):

@@ -86,7 +86,7 @@ class Functions:
         (task,) = body["tasks"]
         name = task["function_id"]
         self.calls.append((name, task["kwargs"], body))
-        answer = self.answers.get(name, OUTPUTS[name])
+        answer = self.answers[name] if name in self.answers else OUTPUTS[name]
         if not isinstance(answer, dict):
             return answer
         output = {"ok": True, "step": name, "elapsed_s": 0.1, **answer}

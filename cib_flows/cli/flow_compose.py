@@ -1,0 +1,149 @@
+"""``flow compose``: the build inserted into another flow."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cib_flows.cli.options import Common, common_options
+from cib_flows.cli.output import note, print_json
+from cib_flows.errors import UsageError
+
+__all__ = ["compose"]
+
+
+@click.command(short_help="Insert the build into a flow.")
+@click.argument("path", metavar="HOST", type=click.Path(dir_okay=False))
+@click.option("--before", metavar="STATE", help="Every way to this state leads through the build.")
+@click.option("--after", metavar="STATE", help="The way on from this state leads to the build.")
+@click.option(
+    "--schema",
+    "schema_path",
+    type=click.Path(dir_okay=False),
+    help="The host's input schema; by default input_schema.json or schema.json beside HOST.",
+)
+@click.option(
+    "--prefix",
+    default="Build",
+    show_default=True,
+    help="Stands before the inserted states' names, and is the field of their document.",
+)
+@click.option(
+    "--property",
+    "input_property",
+    metavar="NAME",
+    help="Property of the run's input that holds the spec; container_spec when nothing is said.",
+)
+@click.option(
+    "--spec",
+    "spec_path",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="A spec that every run builds.",
+)
+@click.option("--spec-path", "spec_place", metavar="$.PATH", help="Where the host has a spec.")
+@click.option(
+    "--to", "result", metavar="$.PATH", default="$.container", show_default=True,
+    help="Where the container goes.",
+)  # fmt: skip
+@click.option("--on-failure", metavar="STATE", help="The host's state to go to when it fails.")
+@click.option(
+    "--failure-to", "failure", metavar="$.PATH", default="$.build_failure", show_default=True,
+    help="Where the reason goes then.",
+)  # fmt: skip
+@click.option(
+    "-o", "--output", metavar="OUT", type=click.Path(dir_okay=False),
+    help="Write the definition to this file, and its input schema beside it.",
+)  # fmt: skip
+@common_options
+def compose(
+    common: Common,
+    path: str,
+    before: str | None,
+    after: str | None,
+    schema_path: str | None,
+    prefix: str,
+    input_property: str | None,
+    spec_path: str | None,
+    spec_place: str | None,
+    result: str,
+    on_failure: str | None,
+    failure: str,
+    output: str | None,
+) -> None:
+    """Insert the states of the build into the flow in HOST, before or after one of its states.
+
+    HOST is JSON or YAML: a definition, or a whole flow with its definition and input_schema. The
+    functions and endpoints are those of the deployment. Without -o one document with definition and
+    input_schema is printed, which 'cib-flows flow lint' and 'cib-flows flow graph' read.
+    """
+    from cib_flows.flow import compose as composed
+    from cib_flows.flow_files import read_flow, schema_file_for
+    from cib_flows.flow_parts import build_part, recorded_deployment
+
+    if len([given for given in (input_property, spec_path, spec_place) if given]) > 1:
+        raise UsageError("Give one of --property, --spec and --spec-path.")
+    host, schema = read_flow(path, schema_path)
+    larger = composed(
+        host,
+        build_part(recorded_deployment(common.profile, common.home)),
+        before=before,
+        after=after,
+        schema=schema,
+        prefix=prefix,
+        inputs=spec_place or (None if spec_path is None else _constant(spec_path)),
+        input_property=input_property or "container_spec",
+        output=result,
+        on_failure=on_failure,
+        failure=failure,
+    )
+    for remark in larger.remarks:
+        note(f"{remark.severity} [{remark.code}] {'.'.join(map(str, remark.place))}")
+        note(f"    {remark.message}")
+    if output is None:
+        print_json({"definition": larger.definition, "input_schema": larger.input_schema})
+        return
+    beside = schema_file_for(Path(output))
+    _write(Path(output), larger.definition)
+    _write(beside, larger.input_schema)
+    if common.json:
+        print_json({"ok": True, "definition": output, "input_schema": str(beside)})
+    else:
+        note(f"Written to {output} and {beside}.")
+
+
+def _constant(path: str) -> dict[str, Any]:
+    """A spec as a template that says exactly this."""
+    from cib_flows.spec import ContainerSpec
+
+    fields = ContainerSpec.from_file(path).to_dict()
+    marked = next(_marked(fields), None)
+    if marked is not None:
+        raise UsageError(
+            f"The spec {path} has a field {marked!r}, which a flow would read as a reference; hand"
+            " the spec in with the run's input."
+        )
+    return fields
+
+
+def _marked(value: Any) -> Any:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key.endswith((".$", ".=")) or key == "__Private_Parameters":
+                yield key
+            yield from _marked(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _marked(inner)
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    from cib_flows.files import write_whole
+
+    try:
+        write_whole(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror or error}.") from None
