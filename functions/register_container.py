@@ -20,7 +20,7 @@ from ._shared.grammars import UUID
 from ._shared.lock_files import MADE_LOCK, publish_lock
 from ._shared.results import StepFailed, run_step
 from ._shared.run_folder import RunFolder
-from ._shared.signing import Signer, signed_copy
+from ._shared.signing import Signer, signature_of, signed_copy
 from ._shared.site import load_site
 from ._shared.trust import PROVENANCE_ENDING, SBOM_ENDING, put_beside, seal
 from ._shared.turns import Turns
@@ -144,7 +144,7 @@ def _publish(
     image, signature = folder.image, None
     if signer:
         image, fingerprint = signed_copy(signer, folder.image, *documents)
-        signature = {"kind": "pem", "fingerprint": fingerprint}
+        signature = signature_of(fingerprint)
         sif_sha256 = sha256_file(image)
     lock = publish_lock(catalogue, folder, plan["name"], sif_sha256, verification["lock_sha256"])
     beside = {

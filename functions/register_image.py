@@ -18,7 +18,7 @@ from ._shared.node_check import prepare_node
 from ._shared.reproof import prove_file, spec_of
 from ._shared.results import StepFailed, run_step, shorten
 from ._shared.run_folder import RunFolder
-from ._shared.signing import Signer
+from ._shared.signing import Signer, signature_of
 from ._shared.site import load_site
 from ._shared.trust import require_signer, seal
 
@@ -203,7 +203,7 @@ def _proved(
         "spec": spec,
         "worker": worker,
         "verification": verification,
-        "signature": {"kind": "pem", "fingerprint": fingerprint} if fingerprint else None,
+        "signature": signature_of(fingerprint),
         "origin": {
             "file": source,
             "container_id": beside.get("container_id") if taken_over else None,

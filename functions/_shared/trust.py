@@ -17,6 +17,7 @@ from .catalogue import Catalogue, utc_now
 from .catalogue_index import read_object
 from .files import sha256_file, write_text
 from .grammars import SHA256, split_image_reference
+from .pgp import plain_fingerprint
 from .results import StepFailed, shorten
 from .signing import Signer, signed_text
 
@@ -131,6 +132,7 @@ def _check_claim(record: dict[str, Any], found: dict[str, Any]) -> None:
 
 
 def _apply_policy(site: dict[str, Any], record: dict[str, Any], found: dict[str, Any]) -> None:
+    _require_allowed_signer(site, found["signer"])
     if site["require_signature"] and not (found["signer"] and found["seal_signer"]):
         what = "image" if not found["signer"] else "record"
         raise _not_trusted(
@@ -160,6 +162,23 @@ def _apply_policy(site: dict[str, Any], record: dict[str, Any], found: dict[str,
             )
 
 
+def _require_allowed_signer(site: dict[str, Any], fingerprint: str | None) -> None:
+    allowed = [plain_fingerprint(text) for text in site["allowed_signers"]]
+    if None in allowed:
+        wrong = site["allowed_signers"][allowed.index(None)]
+        raise StepFailed(
+            "site_invalid",
+            f"The site's 'allowed_signers' has {shorten(wrong, 80)!r}, which is not a key's fingerprint.",
+            "It has 40 hexadecimal digits for an OpenPGP key, and 64 for a PEM key.",
+        )
+    if allowed and fingerprint not in allowed:
+        who = f"was signed by {fingerprint}" if fingerprint else "has no valid signature"
+        raise _not_trusted(
+            f"The image {who}, and this site allows only images of the signers that it lists.",
+            "Use an image that one of them signed, or ask the administrator about 'allowed_signers'.",
+        )
+
+
 def base_of(record: dict[str, Any]) -> str:
     """The base as the spec names it, in full where a registry has it; empty where the record does not say."""
     base = record.get("base")
@@ -185,6 +204,7 @@ def require_signer(site: dict[str, Any], signer: Signer | None, image: str) -> s
     requires a signature of somebody it knows.
     """
     fingerprint = signer.signer_of(image) if signer else None
+    _require_allowed_signer(site, fingerprint)
     if site["require_signature"] and fingerprint is None:
         raise _not_trusted(
             "The image has no valid signature of a key that this endpoint trusts.",
@@ -196,7 +216,10 @@ def require_signer(site: dict[str, Any], signer: Signer | None, image: str) -> s
 def has_policy(site: dict[str, Any]) -> bool:
     """Whether the site restricts what may be used at all."""
     return bool(
-        site["require_signature"] or site["allowed_bases"] or site["maximum_age_s"] is not None
+        site["require_signature"]
+        or site["allowed_signers"]
+        or site["allowed_bases"]
+        or site["maximum_age_s"] is not None
     )
 
 
