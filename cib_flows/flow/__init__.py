@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .compose_part import Part
-    from .composer import Composition, compose
+    from .composer import Composition, compose, contained
     from .drawing import draw
     from .findings import CODES, Finding, Remark
     from .linter import Report, lint, lint_definition
@@ -19,6 +19,7 @@ __all__ = [
     "Remark",
     "Report",
     "compose",
+    "contained",
     "draw",
     "lint",
     "lint_definition",
@@ -34,6 +35,7 @@ _PLACES = {
     "Remark": "findings",
     "Report": "linter",
     "compose": "composer",
+    "contained": "composer",
     "draw": "drawing",
     "lint": "linter",
     "lint_definition": "linter",

@@ -30,7 +30,7 @@ from .findings import Remark
 from .linter import lint_definition
 from .rules_schema import schema_remarks
 
-__all__ = ["Composition", "Part", "compose"]
+__all__ = ["Composition", "Part", "compose", "contained"]
 
 PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 MAX_STATE_BYTES = 200_000
@@ -78,11 +78,7 @@ def compose(
     :raises UsageError: with one sentence, when the flows do not fit together
     """
     states = _sound_states(host)
-    if not PREFIX.fullmatch(prefix):
-        raise UsageError(
-            f"The prefix {prefix!r} must begin with a letter and hold at most 64 letters, digits"
-            " and underscores."
-        )
+    _require_prefix(prefix)
     at = _place(states, before, after)
     if on_failure is not None and on_failure not in states:
         raise UsageError(f"The host has no state {on_failure!r} to go to after a failure.")
@@ -92,8 +88,7 @@ def compose(
         raise UsageError(f"The output {output} and the failure {failure} are the same place.")
     given, merged = _given(inputs, input_property, part, schema)
 
-    names = {name: prefix + name for name in part.definition["States"]}
-    inserted = _inserted(part, prefix, target, names, given)
+    inserted = _inserted(part, prefix, target, given)
     if on_failure is not None and caught is not None:
         _lead_on(inserted, on_failure, shown_path(caught))
     taken = sorted(set(inserted) & set(states))
@@ -106,6 +101,21 @@ def compose(
     inserted[end].update({"Next": at} if before else _way_on(states[at]))
     definition = {**host, "StartAt": start, "States": _ordered(wired, inserted, at, bool(before))}
     return Composition(definition, merged, _checked(definition, merged))
+
+
+def contained(
+    part: Part, inputs: str | Mapping[str, Any], prefix: str = "Build", output: str = "$.container"
+) -> dict[str, Any]:
+    """The definition of ``part`` as ``compose`` would insert it, for tools that chain flows
+    themselves: it begins with the state ``…Input`` and ends with ``…Tidy``.
+
+    :raises UsageError: with one sentence, when it cannot be had so
+    """
+    _require_prefix(prefix)
+    given, _ = _given(inputs, "", part, None)
+    states = _inserted(part, prefix, _names_in("output", output, prefix), given)
+    states[f"{prefix}Tidy"]["End"] = True
+    return {"StartAt": f"{prefix}Input", "States": states}
 
 
 # --- what is refused ------------------------------------------------------------------------------
@@ -123,6 +133,14 @@ def _sound_states(host: Mapping[str, Any]) -> States:
         )
     states: States = host["States"]
     return states
+
+
+def _require_prefix(prefix: str) -> None:
+    if not PREFIX.fullmatch(prefix):
+        raise UsageError(
+            f"The prefix {prefix!r} must begin with a letter and hold at most 64 letters, digits"
+            " and underscores."
+        )
 
 
 def _place(states: Mapping[str, Any], before: str | None, after: str | None) -> str:
@@ -145,14 +163,8 @@ def _free_place(
     host: Mapping[str, Any],
     schema: Mapping[str, Any] | None,
 ) -> tuple[str, ...]:
-    """The steps of a path to which the part may write."""
-    problem = paths.reference_path_problem(path)
-    steps = [] if problem else paths.reference_steps(path) or []
-    if problem or not steps or not all(isinstance(step, str) for step in steps):
-        raise UsageError(f"The {what} {path!r} must be a path of names, such as $.container.")
-    place = tuple(str(step) for step in steps)
-    if place[0] == prefix:
-        raise UsageError(f"The {what} {path} lies in $.{prefix}, which is the inserted flow's own.")
+    """The steps of a path to which the part may write, where the host does not."""
+    place = _names_in(what, path, prefix)
     for name, state in host["States"].items():
         written = [result_path(state), *(catch_path(item) for item in state.get("Catch", ()))]
         if any(other and _overlap(place, other) for other in written):
@@ -169,6 +181,16 @@ def _free_place(
                 f"The host's input has a property {name!r}, which the inserted flow would replace."
             )
     return place
+
+
+def _names_in(what: str, path: str, prefix: str) -> tuple[str, ...]:
+    problem = paths.reference_path_problem(path)
+    steps = [] if problem else paths.reference_steps(path) or []
+    if problem or not steps or not all(isinstance(step, str) for step in steps):
+        raise UsageError(f"The {what} {path!r} must be a path of names, such as $.container.")
+    if steps[0] == prefix:
+        raise UsageError(f"The {what} {path} lies in $.{prefix}, which is the inserted flow's own.")
+    return tuple(str(step) for step in steps)
 
 
 def _overlap(first: tuple[Any, ...], second: tuple[Any, ...]) -> bool:
@@ -202,16 +224,11 @@ def _given(
 # --- putting together -----------------------------------------------------------------------------
 
 
-def _inserted(
-    part: Part,
-    prefix: str,
-    target: tuple[str, ...],
-    names: Mapping[str, str],
-    given: dict[str, Any],
-) -> States:
+def _inserted(part: Part, prefix: str, target: tuple[str, ...], given: dict[str, Any]) -> States:
     problem = problem_sentence(part.definition)
     if problem is not None:
         raise UsageError(f"The flow to insert is not sound: {problem}.")
+    names = {name: prefix + name for name in part.definition["States"]}
     states = inserted_states(part, prefix, target, names)
     clash = {f"{prefix}Input", f"{prefix}Tidy"} & set(states)
     if clash:
