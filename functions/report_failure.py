@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from ._shared.caught import caught_failure, transfer_reason
 from ._shared.files import tail_of
 from ._shared.results import StepFailed, last_bytes, run_step, shorten
 from ._shared.run_folder import RunFolder
 from ._shared.site import load_site
 from ._shared.turns import Turns
 
-# What Globus Compute says when a task's worker is gone, or no job could be started for it.
-LOST_WORKERS = ("ManagerLost", "WorkerLost", "TooManyJobFailures", "TASK_LOST", "BadStateException")
 STEPS = {
     "render_recipe": "The recipe could not be made",
     "transfer_payload": "The payload could not be transferred",
@@ -83,18 +81,7 @@ def _cause(caught: Any, transfer: Any, outputs: list[dict[str, Any]]) -> tuple[s
                      ("code", "message", "hint", "log_path", "log_tail")}  # fmt: skip
             return entry["step"], error
     if isinstance(transfer, dict) and transfer.get("status") != "SUCCEEDED":
-        details = transfer.get("details")
-        reason = ""
-        if isinstance(details, dict):
-            fatal = details.get("fatal_error") or {}
-            reason = str(
-                (fatal.get("description") if isinstance(fatal, dict) else "")
-                or details.get("nice_status_details")
-                or details.get("nice_status_short_description")
-                or details.get("nice_status")
-                or details.get("description")
-                or ""
-            )
+        reason = transfer_reason(transfer)
         text = f": {shorten(reason, 300)}" if reason else ""
         return "transfer_payload", StepFailed(
             "transfer_failed",
@@ -102,38 +89,7 @@ def _cause(caught: Any, transfer: Any, outputs: list[dict[str, Any]]) -> tuple[s
             "Check 'payload_collection' and that you may read it; the run's log holds the whole answer.",
         ).as_json()
     failed = _next_step(done, transfer is not None)
-    text = caught if isinstance(caught, str) else json.dumps(caught)
-    if caught and "ActionTimeout" in text:
-        return failed, StepFailed(
-            "time_limit",
-            f"{STEPS[failed]}: the step did not finish within the flow's waiting time.",
-            "The endpoint may be offline or its queue very long; check it and start the run again.",
-        ).as_json()
-    if caught and any(word in text for word in LOST_WORKERS):
-        never = "TooManyJobFailures" in text
-        return failed, StepFailed(
-            "worker_lost",
-            f"{STEPS[failed]}: the batch job or worker "
-            + (
-                f"could not be started: {_lost_because(text)}"
-                if never
-                else "ended before the step did, by its walltime, a cancel or a failed node."
-            ),
-            "Start the run again; if it happens again, the endpoint's administrator finds more in the "
-            "scheduler's records.",
-        ).as_json()
-    if caught and "ActionUnableToRun" in text:
-        return failed, StepFailed(
-            "internal",
-            f"{STEPS[failed]}: the Globus action could not be started: {_reason(text)}",
-            "Check that the endpoint is online and that you may use it.",
-        ).as_json()
-    return failed, StepFailed(
-        "internal",
-        f"{STEPS[failed]} because of an unexpected error: {_reason(text)}",
-        "This is likely a bug; please report it with the run's log.",
-        log_tail=text,
-    ).as_json()
+    return failed, caught_failure(caught, STEPS[failed]).as_json()
 
 
 def _next_step(done: dict[str, dict[str, Any]], transferred: bool) -> str:
@@ -150,22 +106,3 @@ def _next_step(done: dict[str, dict[str, Any]], transferred: bool) -> str:
             way += ["build_image", "verify_image"]
     way.append("register_container")
     return next((step for step in way if step not in done), way[-1])
-
-
-def _lost_because(text: str) -> str:
-    """What the scheduler or the job's script said, from the text of Parsl's error."""
-    lines = [line.strip() for line in text.replace("\\n", "\n").replace("\\t", " ").splitlines()]
-    for line in lines:
-        found = line.partition("STDERR:")[2].strip() or line.partition("error:")[2].strip()
-        if found:
-            return shorten(found, 300)
-    return "the endpoint's log says why."
-
-
-def _reason(text: str) -> str:
-    """The most telling line of an error's text: a traceback's last, else its beginning."""
-    lines = [line.strip() for line in text.replace("\\n", "\n").splitlines() if line.strip()]
-    for line in reversed(lines):
-        if "Error" in line or "Exception" in line:
-            return shorten(line.strip('"{} '), 300)
-    return shorten(lines[0], 300) if lines else "no reason given"

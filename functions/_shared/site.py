@@ -25,6 +25,7 @@ SITE_KEYS: dict[str, tuple[type, ...]] = {
     "shared_roots": (list,),
     "retention": (dict,),
     "staging": (dict, type(None)),
+    "root_collection": (dict, type(None)),
     "payload_hosts": (list,),
     "payload_limit_bytes": (int,),
     "unpack_in_memory": (bool,),
@@ -56,6 +57,11 @@ SITE_KEYS: dict[str, tuple[type, ...]] = {
     "allowed_bases": (list,),
     "maximum_age_s": (int, float, type(None)),
 }
+# key of an object -> what the object must have
+NEEDED_PARTS = {
+    "staging": ("collection_id", "collection_path", "path"),
+    "root_collection": ("collection_id", "collection_path"),
+}
 # How Apptainer becomes root in a build: what it finds by itself, or what a site must ask for or avoid.
 FAKEROOT_OPTIONS: dict[str, tuple[str, ...]] = {
     "auto": (),
@@ -75,6 +81,8 @@ def load_site() -> dict[str, Any]:
         # what 'containers gc' may remove, see RETENTION
         "retention": {},
         "staging": None,
+        # the root itself as a Globus collection has it, so that images need not be copied to be published
+        "root_collection": None,
         "payload_hosts": [],
         "payload_limit_bytes": DEFAULT_PAYLOAD_LIMIT_BYTES,
         "unpack_in_memory": False,
@@ -159,7 +167,7 @@ def _fits(key: str, value: Any) -> bool:
     if key == "retention" and isinstance(value, dict):
         return all(item is None or type(item) in (int, float) for item in value.values())
     if isinstance(value, dict):
-        needed = ("collection_id", "collection_path", "path") if key == "staging" else ()
+        needed = NEEDED_PARTS.get(key, ())
         return all(isinstance(item, str) for item in value.values()) and all(
             name in value for name in needed
         )
