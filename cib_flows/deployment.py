@@ -17,13 +17,14 @@ from cib_flows.deployment_plan import ROLES, Choices, Plan, Wanted, flow_differe
 from cib_flows.deployment_record import Deployment, load_deployment
 from cib_flows.deployment_state import (
     deployed_flow,
+    deployed_flows,
     gone_functions,
     require_mapped,
     wanted_deployment,
 )
-from cib_flows.errors import UsageError
+from cib_flows.errors import NotDeployedError, UsageError
 from cib_flows.files import one_at_a_time
-from cib_flows.flow_source import FlowSource, fill_placeholders
+from cib_flows.flow_source import BUILD_FLOW, FlowSource, fill_placeholders
 from cib_flows.profiles import Globus
 
 __all__ = [
@@ -39,34 +40,51 @@ __all__ = [
 MAY_UPDATE = ("flow_owner", "flow_administrator")
 
 
-def ensure_deployed(globus: Globus, say: Callable[[str], None] | None = None) -> Deployment:
+def ensure_deployed(
+    globus: Globus, say: Callable[[str], None] | None = None, flow: str = BUILD_FLOW
+) -> Deployment:
     """The deployment to start runs of, made or brought up to date first where needed.
 
-    A flow that belongs to someone else is used as it is.
+    A deployment that belongs to someone else is used as it is. Raises ``NotDeployedError`` when it
+    has no such ``flow``.
     """
     current = load_deployment(globus)
+    further = Choices(flows=(flow,) if flow != BUILD_FLOW else ())
     if current is None:
-        return deploy(globus, say=say)
+        return deploy(globus, say=say, choices=further)
     wanted = wanted_deployment(globus, current, Choices(), is_flow_there=True)
     matches = {name: function.sha256 for name, function in current.functions.items()} == {
         name: bundle.sha256 for name, bundle in wanted.bundles.items()
-    } and current.flow_sha256 == wanted.digest(current.function_ids)
-    flow = deployed_flow(globus, current)
-    if flow is None:
-        return deploy(globus, say=say)
-    if matches or str(flow.get("user_role") or MAY_UPDATE[0]) not in MAY_UPDATE:
+    } and all(
+        current.flows[name].flow_sha256 == one.digest(current.function_ids)
+        for name, one in wanted.flows.items()
+    )
+    there = deployed_flow(globus, current.flow_id)
+    if there is None:
+        return deploy(globus, say=say, choices=further)
+    may_update = str(there.get("user_role") or MAY_UPDATE[0]) in MAY_UPDATE
+    if flow not in current.flows and not may_update:
+        raise NotDeployedError(
+            f"The deployment has no flow {flow}, and belongs to someone else.",
+            hint=f"Its owner adds it with 'cib-flows deploy --flow {flow}'.",
+        )
+    is_there = flow in current.flows and (
+        flow == BUILD_FLOW or deployed_flow(globus, current.flows[flow].flow_id) is not None
+    )
+    if (matches and is_there) or not may_update:
         return current
-    return deploy(globus, say=say)
+    return deploy(globus, say=say, choices=further)
 
 
 def plan_deployment(globus: Globus, choices: Choices | None = None, force: bool = False) -> Plan:
     """What ``deploy`` would do now; nothing is changed. Raises like ``deploy``."""
     before = load_deployment(globus) if not force else _load_or_none(globus)
-    flow = deployed_flow(globus, before)
-    wanted = wanted_deployment(globus, before, choices or Choices(), flow is not None)
+    flows = deployed_flows(globus, before)
+    is_there = flows.get(BUILD_FLOW) is not None
+    wanted = wanted_deployment(globus, before, choices or Choices(), is_there)
     # While the flow is there, so are its functions; asking for each would take a while.
-    gone = gone_functions(globus, before) if before and flow is None else set()
-    return make_plan(before, flow, wanted, gone, force)
+    gone = gone_functions(globus, before) if before and not is_there else set()
+    return make_plan(before, flows, wanted, gone, force)
 
 
 def deploy(
@@ -138,26 +156,30 @@ def find_drift(globus: Globus) -> list[str]:
             f"the endpoint's allowed_functions.yaml lacks {name}"
             for name in allow_list.missing_from(globus.home, record)
         ]
-    return [*drift, *_flow_drift(globus, record, wanted)]
+    for name, flow in wanted.flows.items():
+        drift += _flow_drift(globus, record, name, flow)
+    return drift
 
 
-def _flow_drift(globus: Globus, record: Deployment, wanted: Wanted) -> list[str]:
-    flow = deployed_flow(globus, record)
+def _flow_drift(globus: Globus, record: Deployment, name: str, wanted: Wanted) -> list[str]:
+    known_flow = record.flows[name]
+    flow = deployed_flow(globus, known_flow.flow_id)
     if flow is None:
-        return [f"the flow {record.flow_id} is gone from Globus Flows"]
+        return [f"the flow {known_flow.flow_id} is gone from Globus Flows"]
     drift = []
+    what = "the flow" if name == BUILD_FLOW else f"the flow {name}"
     known = {**{name: f"(not deployed) {name}" for name in wanted.bundles}, **record.function_ids}
     changes = list(flow_differences(flow, wanted.document(known)))
-    if changes and record.flow_sha256 == wanted.digest(known):
-        drift.append("the flow was changed on the service since it was deployed:")
-    elif changes or record.flow_sha256 != wanted.digest(known):
-        drift.append("the flow in the files is not the one that is deployed:")
+    if changes and known_flow.flow_sha256 == wanted.digest(known):
+        drift.append(f"{what} was changed on the service since it was deployed:")
+    elif changes or known_flow.flow_sha256 != wanted.digest(known):
+        drift.append(f"{what} in the files is not the one that is deployed:")
     drift += [f"  {change}" for change in changes]
     for role in ROLES:
-        if role in flow and sorted(flow[role] or []) != sorted(record.roles.get(role, [])):
+        if role in flow and sorted(flow[role] or []) != sorted(known_flow.roles.get(role, [])):
             drift.append(
                 f"{role} are {sorted(flow[role] or [])} on the service and "
-                f"{sorted(record.roles.get(role, []))} in the record"
+                f"{sorted(known_flow.roles.get(role, []))} in the record"
             )
     subscription = str(flow.get("subscription_id") or "")
     if record.subscription_id not in ("", "DEFAULT", subscription):

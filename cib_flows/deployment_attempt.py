@@ -10,8 +10,9 @@ from typing import Any
 from cib_flows import allow_list
 from cib_flows._version import __version__
 from cib_flows.bundle import FunctionBundle
-from cib_flows.deployment_plan import FunctionChange, Plan
+from cib_flows.deployment_plan import FunctionChange, Plan, Wanted
 from cib_flows.deployment_record import (
+    DeployedFlow,
     Deployment,
     RegisteredFunction,
     leftovers_path,
@@ -21,6 +22,7 @@ from cib_flows.deployment_record import (
 )
 from cib_flows.deployment_state import deployed_flow, is_registered
 from cib_flows.errors import CibFlowsError, NotFoundError
+from cib_flows.flow_source import BUILD_FLOW
 from cib_flows.profiles import Globus
 from cib_flows.services import explained, is_transient
 
@@ -52,7 +54,7 @@ class Attempt:
             functions = self._functions(spare)
             after = self._after(functions)
             self._allow(after)
-            after = self._put_flow(after, force)
+            after = self._put_flows(after, force)
             if after != self.before:
                 save_deployment(self.globus, after)
         except BaseException as failure:
@@ -127,36 +129,50 @@ class Attempt:
         text = allow_list.write_allow_list(home, after, globus.record_path)
         self.undo.append(lambda: allow_list.restore(home, text))
 
-    def _put_flow(self, after: Deployment, force: bool) -> Deployment:
-        document = self.plan.wanted.document(after.function_ids)
-        subscription = {"subscription_id": after.subscription_id} if after.subscription_id else {}
-        if self.plan.flow == "create":
-            return self._create_flow(after, document, subscription)
-        was = self.before
-        if was is None or (self.plan.flow == "keep" and after.flow_sha256 == was.flow_sha256):
-            return after
+    def _put_flows(self, after: Deployment, force: bool) -> Deployment:
+        ids = after.function_ids
+        put = {
+            name: DeployedFlow(
+                self._put_flow(name, wanted, wanted.document(ids), wanted.digest(ids), force),
+                wanted.digest(ids),
+                wanted.roles,
+                wanted.given_roles,
+            )
+            for name, wanted in self.plan.wanted.flows.items()
+        }
+        return replace(after, flow_id=put.pop(BUILD_FLOW).flow_id, further=put)
+
+    def _put_flow(
+        self, name: str, wanted: Wanted, document: dict[str, Any], sha256: str, force: bool
+    ) -> str:
+        """Creates or updates one flow; returns its id."""
+        subscription = {"subscription_id": wanted.subscription_id} if wanted.subscription_id else {}
+        change = self.plan.flows[name]
+        was = self.before.flows.get(name) if self.before else None
+        if change.action == "create" or was is None:
+            return self._create_flow({**document, **subscription, **wanted.roles})
+        flow_id = was.flow_id
+        if change.action == "keep" and sha256 == was.flow_sha256:
+            return flow_id
         # Roles that nobody changed here are left alone: an administrator may have set others in
         # the web app.
         changed = {
             role: names
-            for role, names in after.roles.items()
+            for role, names in wanted.roles.items()
             if force or names != was.roles.get(role, [])
         }
-        old = deployed_flow(self.globus, was) or {}
+        old = deployed_flow(self.globus, flow_id) or {}
         try:
-            self._update(after.flow_id, {**document, **subscription, **changed})
+            self._update(flow_id, {**document, **subscription, **changed})
         except CibFlowsError as failure:
-            if not (is_transient(failure) and self._is_in_force(document)):
+            if not (is_transient(failure) and self._is_in_force(flow_id, document)):
                 raise
         put_back = {key: old[key] for key in (*document, *changed) if key in old}
-        self.undo.append(lambda: self._update(after.flow_id, put_back))
-        self.tell(f"updated the flow {after.flow_id}")
-        return after
+        self.undo.append(lambda: self._update(flow_id, put_back))
+        self.tell(f"updated the flow {flow_id}")
+        return flow_id
 
-    def _create_flow(
-        self, after: Deployment, document: dict[str, Any], subscription: dict[str, Any]
-    ) -> Deployment:
-        whole: dict[str, Any] = {**document, **subscription, **after.roles}
+    def _create_flow(self, whole: dict[str, Any]) -> str:
         self.globus.flows_pacer.wait()
         try:
             with explained("create the flow"):
@@ -165,13 +181,13 @@ class Attempt:
             if is_transient(failure):
                 failure.hint = (
                     "The answer was lost: look in the web app whether a flow called "
-                    f"'{document['title']}' was created all the same, and delete it."
+                    f"'{whole['title']}' was created all the same, and delete it."
                 )
             raise
         flow_id = str(created["id"])
         self.undo.append(lambda: self._delete_flow(flow_id))
         self.tell(f"created the flow {flow_id}")
-        return replace(after, flow_id=flow_id)
+        return flow_id
 
     def _update(self, flow_id: str, changes: dict[str, Any]) -> None:
         self.globus.flows_pacer.wait()
@@ -183,12 +199,12 @@ class Attempt:
         with explained("delete the flow"):
             self.globus.flows.delete_flow(flow_id)
 
-    def _is_in_force(self, document: dict[str, Any]) -> bool:
+    def _is_in_force(self, flow_id: str, document: dict[str, Any]) -> bool:
         """Whether an update whose answer was lost has arrived; when nobody can say, it may have,
         and the functions that it names must not be deleted.
         """
         try:
-            flow = deployed_flow(self.globus, self.before)
+            flow = deployed_flow(self.globus, flow_id)
         except CibFlowsError:
             self.kept = list(self.registered)
             return False

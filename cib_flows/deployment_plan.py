@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cib_flows.bundle import FunctionBundle
-from cib_flows.deployment_record import Deployment
-from cib_flows.flow_source import FlowSource
+from cib_flows.deployment_record import DeployedFlow, Deployment
+from cib_flows.flow_source import BUILD_FLOW, FlowSource
 
 __all__ = [
     "ROLES",
     "Choices",
+    "FlowChange",
     "FunctionChange",
     "Plan",
     "Wanted",
@@ -34,7 +35,8 @@ class Choices:
 
     ``roles`` maps a role such as ``flow_starters`` to principals (URNs of identities or groups,
     ``all_authenticated_users``, ``public``). ``data_access`` lists the mapped collections for whose
-    ``data_access`` consent runs ask.
+    ``data_access`` consent runs ask. ``flows`` are deployed beside those that are deployed already;
+    where some are named, the roles are for these alone.
     """
 
     build_endpoint: str | None = None
@@ -42,11 +44,14 @@ class Choices:
     roles: Mapping[str, list[str]] = field(default_factory=dict)
     subscription_id: str | None = None
     data_access: list[str] | None = None
+    flows: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What shall be deployed: everything but the ids that Globus gives."""
+    """What shall be deployed: everything but the ids that Globus gives. ``further`` has the flows
+    beside the build flow, which share its functions and endpoints.
+    """
 
     source: FlowSource
     bundles: Mapping[str, FunctionBundle]
@@ -56,6 +61,12 @@ class Wanted:
     given_roles: dict[str, list[str]]
     subscription_id: str
     data_access: list[str]
+    further: Mapping[str, Wanted] = field(default_factory=dict)
+
+    @property
+    def flows(self) -> dict[str, Wanted]:
+        """Every flow that is wanted, by its name."""
+        return {BUILD_FLOW: self, **self.further}
 
     def document(self, functions: Mapping[str, str]) -> dict[str, Any]:
         """The flow as the service shall have it, with these function ids; without roles."""
@@ -93,18 +104,52 @@ class FunctionChange:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What would be done, in the order in which it is done."""
+class FlowChange:
+    """One flow: what is done with it, its id where it has one, and what changes in it."""
 
-    functions: list[FunctionChange]
-    flow: Literal["create", "update", "keep"]
+    action: Literal["create", "update", "keep"]
     flow_id: str | None
     changes: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"action": self.action, "id": self.flow_id, "changes": self.changes}
+
+    def lines(self, title: str) -> Iterator[str]:
+        if self.action != "keep":
+            yield f"{self.action} the flow {self.flow_id or title}"
+        for line in self.changes[:MAX_SHOWN]:
+            yield f"  {line}"
+        if len(self.changes) > MAX_SHOWN:
+            yield f"  and {len(self.changes) - MAX_SHOWN} more"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be done, in the order in which it is done. ``flows`` has an entry for each flow, by
+    its name; the build flow is the first.
+    """
+
+    functions: list[FunctionChange]
+    flows: dict[str, FlowChange]
     wanted: Wanted
 
     @property
+    def flow(self) -> Literal["create", "update", "keep"]:
+        """What is done with the build flow."""
+        return self.flows[BUILD_FLOW].action
+
+    @property
+    def flow_id(self) -> str | None:
+        return self.flows[BUILD_FLOW].flow_id
+
+    @property
+    def changes(self) -> list[str]:
+        return self.flows[BUILD_FLOW].changes
+
+    @property
     def changes_nothing(self) -> bool:
-        return self.flow == "keep" and not self.changes and not self.registrations
+        same = all(f.action == "keep" and not f.changes for f in self.flows.values())
+        return same and not self.registrations
 
     @property
     def registrations(self) -> list[FunctionChange]:
@@ -125,12 +170,8 @@ class Plan:
         kept = sum(1 for c in self.functions if c.why is None and c.new_sha256 is not None)
         if kept:
             yield f"keep {kept} functions as they are"
-        if self.flow != "keep":
-            yield f"{self.flow} the flow {self.flow_id or self.wanted.source.about['title']!s}"
-        for line in self.changes[:MAX_SHOWN]:
-            yield f"  {line}"
-        if len(self.changes) > MAX_SHOWN:
-            yield f"  and {len(self.changes) - MAX_SHOWN} more"
+        for name, flow in self.flows.items():
+            yield from flow.lines(str(self.wanted.flows[name].source.about["title"]))
 
     def as_dict(self) -> dict[str, Any]:
         """The plan for programs."""
@@ -146,7 +187,8 @@ class Plan:
                 }
                 for change in self.functions
             ],
-            "flow": {"action": self.flow, "id": self.flow_id, "changes": self.changes},
+            "flow": self.flows[BUILD_FLOW].as_dict(),
+            "flows": {name: flow.as_dict() for name, flow in self.flows.items()},
             "endpoints": self.endpoints,
             "roles": self.wanted.roles,
             "subscription_id": self.wanted.subscription_id,
@@ -156,12 +198,12 @@ class Plan:
 
 def make_plan(
     before: Deployment | None,
-    deployed: Mapping[str, Any] | None,
+    deployed: Mapping[str, Mapping[str, Any] | None],
     wanted: Wanted,
     gone: set[str],
     force: bool = False,
 ) -> Plan:
-    """Compares what is wanted with the record ``before`` and the flow that is ``deployed``.
+    """Compares what is wanted with the record ``before`` and the flows that are ``deployed``, by name.
 
     ``gone`` names functions of the record that Globus no longer has.
     """
@@ -190,19 +232,27 @@ def make_plan(
         for change in functions
         if change.new_sha256 is not None
     }
-    if deployed is None or before is None:
-        return Plan(functions, "create", None, [], wanted)
-    changes = list(flow_differences(deployed, wanted.document(ids)))
-    changes += _settings_changes(before, wanted)
-    needs_update = changes or force or any(change.why for change in functions)
-    action: Literal["update", "keep"] = "update" if needs_update else "keep"
-    if wanted.data_access != before.data_access:
-        # asked for when a run is started: the record alone says so
-        changes.append(f"data access: {_short(before.data_access)} -> {_short(wanted.data_access)}")
-    return Plan(functions, action, before.flow_id, changes, wanted)
+    is_new = any(change.why for change in functions)
+    flows = {}
+    for name, flow in wanted.flows.items():
+        was = before.flows.get(name) if before else None
+        there = deployed.get(name)
+        if before is None or was is None or there is None:
+            flows[name] = FlowChange("create", None, [])
+            continue
+        changes = list(flow_differences(there, flow.document(ids)))
+        changes += _settings_changes(was, flow, before.subscription_id)
+        needs_update = changes or force or is_new
+        action: Literal["update", "keep"] = "update" if needs_update else "keep"
+        if name == BUILD_FLOW and wanted.data_access != before.data_access:
+            # asked for when a run is started: the record alone says so
+            was_access, is_access = _short(before.data_access), _short(wanted.data_access)
+            changes.append(f"data access: {was_access} -> {is_access}")
+        flows[name] = FlowChange(action, was.flow_id, changes)
+    return Plan(functions, flows, wanted)
 
 
-def _settings_changes(before: Deployment, wanted: Wanted) -> Iterator[str]:
+def _settings_changes(before: DeployedFlow, wanted: Wanted, subscription_id: str) -> Iterator[str]:
     """What the flow's document does not show. Roles that the files and the deployer have not changed
     are left alone: an administrator may have set others in the web app.
     """
@@ -210,8 +260,8 @@ def _settings_changes(before: Deployment, wanted: Wanted) -> Iterator[str]:
         was = before.roles.get(role, [])
         if principals != was:
             yield f"{role}: {_short(was)} -> {_short(principals)}"
-    if wanted.subscription_id != before.subscription_id:
-        was_id, is_id = before.subscription_id or "none", wanted.subscription_id or "none"
+    if wanted.subscription_id != subscription_id:
+        was_id, is_id = subscription_id or "none", wanted.subscription_id or "none"
         yield f"subscription: {was_id} -> {is_id}"
 
 

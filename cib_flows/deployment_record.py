@@ -15,9 +15,11 @@ from typing import Any
 from cib_flows._version import __version__
 from cib_flows.errors import NotDeployedError, UsageError
 from cib_flows.files import write_whole
+from cib_flows.flow_source import BUILD_FLOW
 from cib_flows.profiles import Globus
 
 __all__ = [
+    "DeployedFlow",
     "Deployment",
     "RegisteredFunction",
     "leftovers_path",
@@ -42,6 +44,16 @@ class RegisteredFunction:
 
 
 @dataclass(frozen=True)
+class DeployedFlow:
+    """A flow beside the build flow; the fields mean what they mean for that one."""
+
+    flow_id: str
+    flow_sha256: str
+    roles: dict[str, list[str]] = field(default_factory=dict)
+    given_roles: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Deployment:
     """What is deployed. ``flow_sha256`` covers everything the flow was created or updated with.
 
@@ -49,7 +61,7 @@ class Deployment:
     that the build endpoint made, so that a recipe can be rendered without asking it. ``roles`` are
     those last sent, ``given_roles`` those among them that a deployer chose; ``data_access`` lists
     collections for whose consent runs ask; ``retired`` the functions of the deployment before,
-    which runs that were under way then still call.
+    which runs that were under way then still call. ``further`` has the flows beside the build flow.
     """
 
     flow_id: str
@@ -64,6 +76,13 @@ class Deployment:
     data_access: list[str] = field(default_factory=list)
     retired: list[str] = field(default_factory=list)
     cib_flows: str = __version__
+    further: dict[str, DeployedFlow] = field(default_factory=dict)
+
+    @property
+    def flows(self) -> dict[str, DeployedFlow]:
+        """Every flow that is deployed, the build flow among them."""
+        own = DeployedFlow(self.flow_id, self.flow_sha256, self.roles, self.given_roles)
+        return {BUILD_FLOW: own, **self.further}
 
     @property
     def function_ids(self) -> dict[str, str]:
@@ -129,6 +148,15 @@ def read_record(path: Path) -> Deployment | None:
             data_access=[str(item) for item in record.get("data_access", [])],
             retired=[str(item) for item in record.get("retired", [])],
             cib_flows=str(record.get("cib_flows", "")),
+            further={
+                str(name): DeployedFlow(
+                    str(flow["flow_id"]),
+                    str(flow["flow_sha256"]),
+                    dict(flow.get("roles", {})),
+                    dict(flow.get("given_roles", {})),
+                )
+                for name, flow in record.get("further", {}).items()
+            },
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         raise UsageError(

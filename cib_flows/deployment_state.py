@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from cib_flows.bundle import bundle_function, function_names
 from cib_flows.deployment_plan import ROLES, Choices, Wanted
 from cib_flows.deployment_record import Deployment, RegisteredFunction
 from cib_flows.errors import NotFoundError, UsageError
-from cib_flows.flow_source import FlowSource
+from cib_flows.flow_source import BUILD_FLOW, FLOWS, FlowSource
 from cib_flows.profiles import Globus
 from cib_flows.services import explained
 
 __all__ = [
     "deployed_flow",
+    "deployed_flows",
     "gone_functions",
     "is_registered",
     "require_mapped",
@@ -44,29 +46,43 @@ def wanted_deployment(
     run = choices.run_endpoint
     if run is None:
         run = before.run_endpoint if before and before.build_endpoint == build else build
-    source = FlowSource.packaged()
-    given = {**(before.given_roles if before else {}), **choices.roles}
-    unknown = sorted(set(given) - set(ROLES))
+    unknown = sorted(set(choices.roles) - set(ROLES))
     if unknown:
         raise UsageError(f"There is no role {unknown[0]}; roles are {', '.join(ROLES)}.")
+    no_flow = sorted(set(choices.flows) - set(FLOWS))
+    if no_flow:
+        raise UsageError(f"There is no flow {no_flow[0]}; flows are {', '.join(FLOWS)}.")
     subscription = choices.subscription_id
     if subscription is None:
         subscription = (before.subscription_id if before else "") or str(
-            source.about.get("subscription_id") or ""
+            FlowSource.packaged().about.get("subscription_id") or ""
         )
     collections = choices.data_access
     if collections is None:
         collections = before.data_access if before else []
-    return Wanted(
-        source=source,
-        bundles={name: bundle_function(name) for name in function_names()},
-        build_endpoint=build,
-        run_endpoint=run,
-        roles={role: list(given.get(role, source.about.get(role, []))) for role in ROLES},
-        given_roles=given,
-        subscription_id=subscription,
-        data_access=sorted(set(collections)),
-    )
+    known_flows = before.flows if before else {}
+    bundles = {name: bundle_function(name) for name in function_names()}
+
+    def wanted(name: str, further: dict[str, Wanted]) -> Wanted:
+        source = FlowSource.packaged(name) if name != BUILD_FLOW else FlowSource.packaged()
+        was = known_flows.get(name)
+        given = dict(was.given_roles) if was else {}
+        if not choices.flows or name in choices.flows:
+            given |= choices.roles
+        return Wanted(
+            source=source,
+            bundles=bundles,
+            build_endpoint=build,
+            run_endpoint=run,
+            roles={role: list(given.get(role, source.about.get(role, []))) for role in ROLES},
+            given_roles=given,
+            subscription_id=subscription,
+            data_access=sorted(set(collections)),
+            further=further,
+        )
+
+    names = [name for name in FLOWS if name in choices.flows or name in known_flows]
+    return wanted(BUILD_FLOW, {name: wanted(name, {}) for name in names if name != BUILD_FLOW})
 
 
 def require_mapped(globus: Globus, collections: list[str]) -> None:
@@ -84,14 +100,22 @@ def require_mapped(globus: Globus, collections: list[str]) -> None:
             )
 
 
-def deployed_flow(globus: Globus, record: Deployment | None) -> dict[str, Any] | None:
+def deployed_flows(
+    globus: Globus, record: Deployment | None
+) -> dict[str, Mapping[str, Any] | None]:
+    """Every flow of the record as the service has it, by name; None for one that is gone."""
+    flows = record.flows if record else {}
+    return {name: deployed_flow(globus, flow.flow_id) for name, flow in flows.items()}
+
+
+def deployed_flow(globus: Globus, flow_id: str | None) -> dict[str, Any] | None:
     """The flow as the service has it, or None when it is gone or was never there."""
-    if record is None:
+    if not flow_id:
         return None
     globus.flows_pacer.wait()
     try:
         with explained("look up the deployed flow"):
-            return dict(globus.flows.get_flow(record.flow_id).data)
+            return dict(globus.flows.get_flow(flow_id).data)
     except NotFoundError:
         return None
 

@@ -12,23 +12,30 @@ from typing import Any
 
 from cib_flows.errors import CibFlowsError
 
-__all__ = ["FlowSource", "fill_placeholders"]
+__all__ = ["BUILD_FLOW", "FLOWS", "PUBLISH_FLOW", "FlowSource", "fill_placeholders"]
+
+BUILD_FLOW = "build_container"
+PUBLISH_FLOW = "publish_container"
+# The first is what every deployment has; the others are deployed where somebody asks for them.
+FLOWS = (BUILD_FLOW, PUBLISH_FLOW)
+# Fields of a form whose default is the deployment's build endpoint.
+ENDPOINT_FIELDS = ("build_endpoint", "source_endpoint")
 
 PLACEHOLDER = re.compile(r"<[^<>]*>")
 
 
 @dataclass(frozen=True)
 class FlowSource:
-    """The flow as it lies in ``flows/build_container``, before a deployment fills it."""
+    """A flow as it lies in ``flows/NAME``, before a deployment fills it."""
 
     definition: dict[str, Any]
     input_schema: dict[str, Any]
     about: dict[str, Any]
 
     @classmethod
-    def packaged(cls) -> FlowSource:
-        """The flow that this version of cib-flows comes with."""
-        folder = resources.files("cib_flows.flows").joinpath("build_container")
+    def packaged(cls, name: str = BUILD_FLOW) -> FlowSource:
+        """A flow that this version of cib-flows comes with; ``name`` is one of ``FLOWS``."""
+        folder = resources.files("cib_flows.flows").joinpath(name)
         read = [
             json.loads(folder.joinpath(name).read_text(encoding="utf-8"))
             for name in ("definition.json", "input_schema.json", "flow.json")
@@ -64,7 +71,9 @@ class FlowSource:
             **{f"<function:{name}>": identifier for name, identifier in functions.items()},
         }
         schema = copy.deepcopy(self.input_schema)
-        schema["properties"]["build_endpoint"]["default"] = build_endpoint
+        for field in ENDPOINT_FIELDS:
+            if field in schema["properties"]:
+                schema["properties"][field]["default"] = build_endpoint
         return FlowSource(
             definition=fill_placeholders(self.definition, fillings),
             input_schema=fill_placeholders(schema, fillings),

@@ -306,7 +306,9 @@ class BuildRun:
                     force=True,
                 )
         deployment = load_deployment(self.globus)
-        is_ours = deployment is not None and deployment.flow_id == flow_id
+        is_ours = deployment is not None and any(
+            flow.flow_id == flow_id for flow in deployment.flows.values()
+        )
         client = self.globus.flow(flow_id, deployment.data_access if deployment and is_ours else ())
         self.globus.flows_pacer.wait()
         with explained("resume the run"):

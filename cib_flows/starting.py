@@ -30,7 +30,9 @@ def start_once(
     answer five times in a row.
     """
     deployment = load_deployment(globus)
-    is_ours = deployment is not None and deployment.flow_id == flow_id
+    is_ours = deployment is not None and any(
+        flow.flow_id == flow_id for flow in deployment.flows.values()
+    )
     client = globus.flow(flow_id, deployment.data_access if deployment and is_ours else ())
     mark = f"request-{uuid.uuid4().hex[:12]}"
     attempt = 0

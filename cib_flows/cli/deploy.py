@@ -10,6 +10,7 @@ import click
 
 from cib_flows.cli.options import Common, common_options
 from cib_flows.cli.output import note, print_json
+from cib_flows.flow_source import FLOWS
 
 if TYPE_CHECKING:
     from cib_flows.profiles import Globus
@@ -42,6 +43,13 @@ PRINCIPAL = "PRINCIPAL"
 @click.command(short_help="Register the functions and create or update the flow.")
 @click.option("--build-endpoint", type=EndpointId(), help="Endpoint that builds by default.")
 @click.option("--run-endpoint", type=EndpointId(), help="Endpoint that runs functions by default.")
+@click.option(
+    "--flow",
+    "flows",
+    multiple=True,
+    type=click.Choice(FLOWS),
+    help="Deploy this flow too, and give the roles to it; it stays part of the deployment.",
+)
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @click.option("--check", is_flag=True, help="Only compare; exit with 1 when something differs.")
 @click.option("--force", is_flag=True, help="Register every function anew and send all roles.")
@@ -68,6 +76,7 @@ def deploy(
     common: Common,
     build_endpoint: str | None,
     run_endpoint: str | None,
+    flows: tuple[str, ...],
     dry_run: bool,
     check: bool,
     force: bool,
@@ -78,8 +87,9 @@ def deploy(
 ) -> None:
     """Register the functions whose text is new and create or update the flow.
 
-    Doing it again changes nothing. What is deployed is written to a record without secrets, whose
-    path is printed. When something fails half-way, what was done is taken back.
+    That is the build flow, and every other one that was once named with --flow. Doing it again
+    changes nothing. What is deployed is written to a record without secrets, whose path is printed.
+    When something fails half-way, what was done is taken back.
 
     A PRINCIPAL is the URN of an identity or a group, all_authenticated_users, or (for --viewer)
     public. The principals given for a role replace those it had, and are remembered.
@@ -100,6 +110,7 @@ def deploy(
         roles={ROLE_OPTIONS[key]: list(names) for key, names in principals.items() if names},
         subscription_id=_subscription(subscription_id),
         data_access=list(data_access) or None,
+        flows=flows,
     )
     if dry_run:
         plan = plan_deployment(globus, choices, force)
@@ -130,6 +141,8 @@ def deploy(
     if allowed_functions == "-":
         return
     click.echo(f"flow            {deployment.flow_id}")
+    for name, flow in sorted(deployment.further.items()):
+        click.echo(f"{name:19s} {flow.flow_id}")
     click.echo(f"build endpoint  {deployment.build_endpoint}")
     click.echo(f"run endpoint    {deployment.run_endpoint}")
     for name, function in sorted(deployment.functions.items()):
