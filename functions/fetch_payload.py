@@ -20,6 +20,7 @@ from ._shared.payload_asks import payload_asks
 from ._shared.results import StepFailed, run_step, shorten
 from ._shared.run_folder import RunFolder
 from ._shared.site import load_site
+from ._shared.spec_words import without_secrets
 from ._shared.working import working
 
 DOWNLOAD_LIMIT_S = 12 * 3600
@@ -49,7 +50,7 @@ def _fetch_into(folder: RunFolder, site: dict[str, Any], plan: dict[str, Any]) -
     if payload["kind"] == "https":
         _from_https(payload, site, folder)
     elif payload["kind"] == "git":
-        checkout(payload["git"], payload["commit"], folder.payload, site)
+        checkout(payload["git"], payload["commit"], folder.payload, site, folder.is_aborted)
     else:
         _from_staging(payload, site, folder)
     # whatever way it came: now nobody else can change it any more
@@ -75,6 +76,7 @@ def _fetch_into(folder: RunFolder, site: dict[str, Any], plan: dict[str, Any]) -
 def _from_https(payload: dict[str, Any], site: dict[str, Any], folder: RunFolder) -> None:
     """Download to a file beside the payload folder, then unpack it or move it in."""
     url = payload["url"]
+    shown = shorten(without_secrets(url), 120)
     aside = os.path.join(folder.work, "download")
     digest = hashlib.sha256()
     limit = site["payload_limit_bytes"]
@@ -84,14 +86,14 @@ def _from_https(payload: dict[str, Any], site: dict[str, Any], folder: RunFolder
         error.close()
         raise StepFailed(
             "payload_not_found",
-            f"The payload {shorten(url, 120)} cannot be fetched: the server answered {error.code}.",
+            f"The payload {shown} cannot be fetched: the server answered {error.code}.",
             "Check 'payload.url'; it must be readable without a password.",
         ) from None
     received = 0
     expected = answer.headers.get("Content-Length")  # type: ignore[attr-defined]
     end = time.monotonic() + DOWNLOAD_LIMIT_S
     with answer, open(aside, "wb") as target:
-        while chunk := _read_some(answer, url, received):
+        while chunk := _read_some(answer, shown, received):
             received += len(chunk)
             if received > limit:
                 raise StepFailed(
@@ -101,7 +103,7 @@ def _from_https(payload: dict[str, Any], site: dict[str, Any], folder: RunFolder
             if time.monotonic() > end:
                 raise StepFailed(
                     "time_limit",
-                    f"The payload did not arrive within {DOWNLOAD_LIMIT_S} seconds: {shorten(url, 120)}.",
+                    f"The payload did not arrive within {DOWNLOAD_LIMIT_S} seconds: {shown}.",
                     "Take a faster server, or bring it by Globus Transfer with 'payload_collection'.",
                 )
             digest.update(chunk)
@@ -110,7 +112,7 @@ def _from_https(payload: dict[str, Any], site: dict[str, Any], folder: RunFolder
     if expected and expected.isdigit() and int(expected) != received:
         raise StepFailed(
             "network",
-            f"The payload {shorten(url, 120)} broke off after {received} of {expected} bytes.",
+            f"The payload {shown} broke off after {received} of {expected} bytes.",
             "Start the run again.",
         )
     _take_file(
@@ -118,14 +120,14 @@ def _from_https(payload: dict[str, Any], site: dict[str, Any], folder: RunFolder
     )
 
 
-def _read_some(answer: Any, url: str, received: int) -> bytes:
+def _read_some(answer: Any, shown: str, received: int) -> bytes:
     """What has arrived, at least a byte until the end: an abort need not wait for a slow server."""
     try:
         chunk: bytes = answer.read1(CHUNK_BYTES)
     except (OSError, http.client.HTTPException) as error:
         raise StepFailed(
             "network",
-            f"The payload {shorten(url, 120)} broke off after {received} bytes: "
+            f"The payload {shown} broke off after {received} bytes: "
             f"{shorten(str(error) or type(error).__name__, 120)}.",
             "Start the run again.",
         ) from None

@@ -10,11 +10,13 @@ from typing import Any
 from ._shared.catalogue import Catalogue
 from ._shared.files import sha256_file, sha256_text, write_text
 from ._shared.git import resolve_ref
+from ._shared.grammars import LIBRARY_REFERENCE
 from ._shared.identity import build_digest, spec_digest
 from ._shared.lock import locked_base
 from ._shared.lock_files import take_lock
 from ._shared.machine_check import planned_machine
 from ._shared.modules import load_modules
+from ._shared.network import check_host
 from ._shared.recipe import render_text, wants_payload
 from ._shared.registry import resolve
 from ._shared.results import StepFailed, run_step
@@ -61,7 +63,7 @@ def _plan(spec: dict[str, Any], site: dict[str, Any], folder: RunFolder) -> dict
     lock = take_lock([site["root"], *site["shared_roots"]], folder, spec)
     versions = lock["worker"] if lock else worker_versions(spec["worker"])
     base, base_digest = _pin_base(locked_base(spec, lock) if lock else spec, site)
-    payload = _plan_payload(spec, site, folder.run_id)
+    payload = _plan_payload(spec, site, folder)
     builder = None
     if spec["spack"]:
         builder, _ = resolve(spec["spack"].get("builder", SPACK_BUILDER), site, "docker")
@@ -128,10 +130,13 @@ def _pin_base(spec: dict[str, Any], site: dict[str, Any]) -> tuple[str, str]:
             )
         return path, "sha256:" + sha256_file(path)
     # library references carry no digest that could be asked for without an account; apptainer resolves them
+    named = LIBRARY_REFERENCE.fullmatch(image)
+    if named and named["host"]:
+        check_host(f"https://{named['host']}/", site, "base_refused", "The base image")
     return image, ""
 
 
-def _plan_payload(spec: dict[str, Any], site: dict[str, Any], run_id: str) -> dict[str, Any]:
+def _plan_payload(spec: dict[str, Any], site: dict[str, Any], run: RunFolder) -> dict[str, Any]:
     payload = spec["payload"]
     if not wants_payload(spec):
         return {"kind": "none"}
@@ -139,7 +144,7 @@ def _plan_payload(spec: dict[str, Any], site: dict[str, Any], run_id: str) -> di
     if "url" in payload:
         return {"kind": "https", "url": payload["url"], **plan}
     if "git" in payload:
-        commit = resolve_ref(payload["git"], payload.get("ref"), site)
+        commit = resolve_ref(payload["git"], payload.get("ref"), site, run.is_aborted)
         return {"kind": "git", "git": payload["git"], "commit": commit, **plan}
     staging = site["staging"]
     if not staging:
@@ -151,14 +156,14 @@ def _plan_payload(spec: dict[str, Any], site: dict[str, Any], run_id: str) -> di
         )
     # the second part cannot be guessed, since the folder may be writable by others on the collection
     place = f"payload-{secrets.token_hex(8)}"
-    folder = os.path.join(staging["path"], run_id)
+    folder = os.path.join(staging["path"], run.run_id)
     os.makedirs(folder, mode=0o700, exist_ok=True)
     return {
         "kind": "collection",
         "source": spec["payload_collection"],
         "staging": {
             "collection_id": staging["collection_id"],
-            "collection_path": f"{staging['collection_path'].rstrip('/')}/{run_id}/{place}",
+            "collection_path": f"{staging['collection_path'].rstrip('/')}/{run.run_id}/{place}",
             "path": os.path.join(folder, place),
         },
         **plan,

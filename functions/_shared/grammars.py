@@ -21,8 +21,10 @@ LABEL_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")
 GIT_REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+@-]*")
 
 # Debian Policy 5.6.1 (package names) and 5.6.12 (versions); an architecture may follow a colon. No name ends with
-# a hyphen: apt-get would remove the package before it.
-APT = re.compile(r"[a-z0-9][a-z0-9+.-]*[a-z0-9+.](:[a-z0-9][a-z0-9-]*)?(=[A-Za-z0-9.+:~-]+)?")
+# a hyphen, and nothing after it does: apt-get would remove the package before it.
+APT = re.compile(
+    r"[a-z0-9][a-z0-9+.-]*[a-z0-9+.](:[a-z0-9]+(-[a-z0-9]+)*)?(=[0-9]([A-Za-z0-9.+:~-]*[A-Za-z0-9.+~])?)?"
+)
 
 # PEP 508: name, extras, and either versions (PEP 440) or a direct reference, then an environment marker.
 PEP508_NAME = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"
@@ -68,9 +70,14 @@ IMAGE_REFERENCE = re.compile(
     rf"(?:(?P<host>{IMAGE_HOST})/)?(?P<path>{IMAGE_PATH}(?:/{IMAGE_PATH})*)"
     r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
-LIBRARY_REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*(:[A-Za-z0-9._-]+)?")
+# [host/entity/collection/]image[:tag]: what has more than two slashes begins with a host
+LIBRARY_PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+LIBRARY_REFERENCE = re.compile(
+    rf"(?:(?P<host>{IMAGE_HOST})/{LIBRARY_PART}/|{LIBRARY_PART}/)?(?:{LIBRARY_PART}/)?{LIBRARY_PART}"
+    r"(:[A-Za-z0-9._-]+)?"
+)
 
-CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def has_control_characters(text: str) -> bool:

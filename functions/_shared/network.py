@@ -14,9 +14,13 @@ from typing import IO, Any
 
 from .grammars import https_host
 from .results import StepFailed, shorten
+from .spec_words import without_secrets
 
 TIMEOUT_S = 60
 MAX_REDIRECTS = 10
+# Python calls these global: IPv4-compatible and site-local addresses, and a facility's own NAT64.
+INNER_NETWORKS = tuple(ipaddress.IPv6Network(n) for n in ("::/96", "fec0::/10", "64:ff9b:1::/48"))
+NAT64_NETWORK = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class _PublicConnection(http.client.HTTPSConnection):
@@ -58,7 +62,8 @@ def check_host(url: str, site: dict[str, Any], code: str, what: str) -> bool:
     host = https_host(url)
     if not host:
         raise StepFailed(
-            code, f"{what} has an address that is not plain http(s): {shorten(url, 120)}."
+            code,
+            f"{what} has an address that is not plain http(s): {shorten(without_secrets(url), 120)}.",
         )
     parts = urllib.parse.urlsplit(url)
     netloc = parts.netloc
@@ -66,7 +71,9 @@ def check_host(url: str, site: dict[str, Any], code: str, what: str) -> bool:
     if netloc in allowed or host in allowed:
         return True
     if parts.scheme != "https":
-        raise StepFailed(code, f"{what} must be fetched by https, not {shorten(url, 120)}.")
+        raise StepFailed(
+            code, f"{what} must be fetched by https, not {shorten(without_secrets(url), 120)}."
+        )
     try:
         addresses = _addresses(host, parts.port or 443)
     except (OSError, UnicodeError):
@@ -120,6 +127,14 @@ def _addresses(host: str, port: int) -> set[str]:
 
 def _is_public(address: str) -> bool:
     found = ipaddress.ip_address(address.split("%")[0])
+    if isinstance(found, ipaddress.IPv6Address):
+        if any(found in network for network in INNER_NETWORKS):
+            return False
+        # a gateway would take the packet to the IPv4 address that stands inside
+        low = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
+        inside = found.sixtofour or (low if found in NAT64_NETWORK else None)
+        if inside is not None and not _is_public(str(inside)):
+            return False
     return found.is_global and not found.is_multicast
 
 

@@ -41,7 +41,11 @@ def conda_of(value: Any, field: str) -> str:
 
 def channel_of(value: Any, field: str) -> str:
     text = line_of(value, field, 512)
-    if CONDA_CHANNEL.fullmatch(text) or https_host(text):
+    host = https_host(text)
+    # packages that come over plain http could be exchanged on the way; this node itself is not on the way
+    if CONDA_CHANNEL.fullmatch(text) or (
+        host and (text.startswith("https:") or host in ("127.0.0.1", "localhost"))
+    ):
         return text
     raise SpecRefused(
         field, f"'{field}' must be a channel name or an https address, not {shown(text)}."

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import subprocess
 import tarfile
+import threading
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -336,6 +338,61 @@ def test_a_repository_runs_none_of_the_users_git_configuration(
     monkeypatch.setenv("HOME", str(home))
     fetched(start(payload={"git": f"{forge.url}/project.git"}))
     assert not marker.exists()
+
+
+def test_a_password_of_the_endpoints_account_is_not_shown_to_a_specs_server(
+    site: Site, registry: Server, web: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login service password s3cret\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    web.answer = lambda *_: (401, {"WWW-Authenticate": 'Basic realm="x"'}, b"")
+    spec = {"name": "demo", "base": {"image": "debian:12"}, "worker": "none"}
+    result = render_recipe({**spec, "payload": {"git": f"{web.url}/x.git"}}, str(uuid.uuid4()))
+    assert result["error"]["code"] == "payload_not_found"
+    assert web.requests
+    assert not any("authorization" in headers for _, _, headers in web.requests)
+
+
+def test_a_repository_beyond_the_sites_limit_is_not_fetched_to_its_end(
+    start: Start, site: Site, forge: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = start(payload={"git": f"{forge.url}/project.git"})
+    endless = tmp_path / "bin" / "git"
+    endless.parent.mkdir()
+    endless.write_text(
+        f"""#!/bin/sh
+case " $* " in *" fetch "*) ;; *) exec {shutil.which("git")} "$@" ;; esac
+for i in $(seq 200); do head -c 100000 /dev/zero >> big; sleep 0.1; done
+exit 1
+"""
+    )
+    endless.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{endless.parent}:{os.environ['PATH']}")
+    site.set(payload_limit_bytes=50_000)
+    assert "limit of 50000 bytes" in refused(run, "payload_refused")
+
+
+def test_an_abort_ends_git_under_way(start: Start, forge: Server) -> None:
+    run = start(payload={"git": f"{forge.url}/project.git"})
+    stuck, answer = threading.Event(), forge.answer
+
+    def hang(*asked: Any) -> Answer:
+        (run.folder / "ABORT").write_text("")
+        stuck.wait(30)
+        return answer(*asked)
+
+    forge.answer = hang
+    try:
+        assert refused(run, "aborted") == "The build was stopped on request."
+    finally:
+        stuck.set()
+    assert not run.work.exists()
+
+
+def test_a_signature_in_an_address_is_not_repeated(start: Start, web: Server) -> None:
+    run = start(payload={"url": f"{web.url}/x?X-Amz-Signature=abc123&se=2030"})
+    assert "abc123" not in refused(run, "payload_not_found")
 
 
 def test_a_repository_with_a_link_that_leaves_it_is_refused(

@@ -14,7 +14,7 @@ import pytest
 
 from cib_flows.functions._shared.git import resolve_ref
 from cib_flows.functions._shared.grammars import https_host
-from cib_flows.functions._shared.network import open_url
+from cib_flows.functions._shared.network import _is_public, open_url
 from cib_flows.functions._shared.results import StepFailed
 from tests.functions.conftest import Server, Site
 
@@ -38,6 +38,12 @@ def fetch(url: str, site: Site, **options: Any) -> bytes:
         "https://169.254.169.254/latest/meta-data/",
         "https://0.0.0.0/",
         "https://[fe80::1]/",
+        "https://[fec0::1]/",
+        "https://[::127.0.0.1]/",
+        "https://[64:ff9b::a9fe:a9fe]/",
+        "https://[64:ff9b:1::a9fe:a9fe]/",
+        "https://[2002:7f00:1::1]/",
+        "https://[2002:a9fe:a9fe::1]/",
         "https://224.0.0.1/",
         "http://example.org/",
         "ftp://example.org/",
@@ -50,6 +56,11 @@ def test_only_public_https_may_be_fetched(url: str, site: Site) -> None:
         fetch(url, site)
     assert refused.value.code == "payload_refused"
     assert refused.value.message.startswith("The payload ")
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "2620:fe::9", "64:ff9b::808:808"])
+def test_a_public_address_stays_public_behind_a_gateway(address: str) -> None:
+    assert _is_public(address)
 
 
 def test_a_host_that_the_site_lists_may_be_fetched_over_http(site: Site, web: Server) -> None:
@@ -215,7 +226,7 @@ def test_git_asks_the_address_that_was_checked_and_no_name_server(
     with monkeypatch.context() as patched:
         patched.setattr(socket, "getaddrinfo", resolve)
         url = f"http://repository.test:{port}/x.git"
-        assert resolve_ref(url, "main", site.loaded()) == commit
+        assert resolve_ref(url, "main", site.loaded(), lambda: False) == commit
         site.set(payload_hosts=[])
         with pytest.raises(StepFailed, match="not a public address"):
-            resolve_ref(url.replace("http:", "https:"), "main", site.loaded())
+            resolve_ref(url.replace("http:", "https:"), "main", site.loaded(), lambda: False)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,3 +138,12 @@ def test_two_runs_of_one_spec_do_not_meet(start: Start) -> None:
     assert first.recipe_sha256 == second.recipe_sha256
     assert first.folder != second.folder
     assert Path(first.rendered["recipe_path"]).exists()
+
+
+def test_a_library_in_the_inner_network_is_not_asked(site: Site) -> None:
+    """Apptainer takes the first of four parts as a host."""
+    image = "169.254.169.254/entity/collection/image"
+    spec = {"name": "demo", "base": {"bootstrap": "library", "image": image}, "worker": "none"}
+    result = render_recipe(spec, str(uuid.uuid4()))
+    assert result["error"]["code"] == "base_refused"
+    assert "not a public address" in result["error"]["message"]
