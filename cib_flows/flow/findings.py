@@ -47,6 +47,7 @@ _WARNINGS = {
     "renamed-input": "a field of an older version of a provider",
     "missing-input": "a field that the provider requires is not there",
     "compute-v2": "the older version of the Compute provider",
+    "flow-as-action": "a flow is called as an action, whose input is not documented",
     "several-tasks": "an action of several tasks, whose failures hide each other",
     "state-may-grow": "the run's document may grow beyond 200 KB",
     "nested-format": "a form's widget where it does not show",

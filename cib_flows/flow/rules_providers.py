@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,6 +26,10 @@ _TRANSFER_MOVED = {
     "set_permission": "manage_permission",
 }
 _OLD_HOSTS = ("actions.globus.org", "actions.automate.globus.org")
+
+# Where flows answer that are called as actions.
+FLOW_HOSTS = ("flows.globus.org", "flows.automate.globus.org")
+FLOW_PATH = re.compile(r"flows/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 # Fields of the first version of a provider's input, and what they are called now.
 _TRANSFER_FIELDS = {
@@ -80,6 +85,8 @@ def provider_remarks(state: Mapping[str, Any], place: Place) -> Iterator[Remark]
             )
     elif host == "compute.actions.globus.org":
         yield from _compute_fields(template, given, (*place, "Parameters"))
+    if host in FLOW_HOSTS:
+        yield _flow_remark(url, path, given, field)
     if host == "transfer.actions.globus.org" and path == "ls" and given and "limit" not in given:
         yield remark(
             "state-may-grow",
@@ -87,6 +94,32 @@ def provider_remarks(state: Mapping[str, Any], place: Place) -> Iterator[Remark]
             "The listing of a large folder does not fit in a run's state of 200 KB.",
             "Give a limit, or a filter.",
         )
+
+
+def _flow_remark(url: str, path: str, given: Mapping[str, str], place: Place) -> Remark:
+    if not FLOW_PATH.fullmatch(path):
+        return remark(
+            "flow-as-action",
+            place,
+            f"{url} is not the address of a flow.",
+            "A flow's address is https://flows.globus.org/flows/ and its UUID.",
+        )
+    if set(given) - {"label", "tags"} == {"body"}:
+        return remark(
+            "flow-as-action",
+            place,
+            "Whether a flow that is called as an action takes its input below 'body' is not"
+            " documented.",
+            "Give the input itself as Parameters, or insert the flow's states instead, as 'cib-flows"
+            " flow compose' does.",
+        )
+    return remark(
+        "flow-as-action",
+        place,
+        "How a flow that is called as an action gets its input is not documented.",
+        "Try it with a small run first, or insert the flow's states instead, as 'cib-flows flow"
+        " compose' does.",
+    )
 
 
 def _replacement(host: str, path: str) -> str | None:

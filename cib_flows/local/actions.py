@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-__all__ = ["ActionProvider", "ActionRefused", "ActionRequest", "ActionStatus", "Identity"]
+__all__ = [
+    "ActionProvider",
+    "ActionRefused",
+    "ActionRequest",
+    "ActionStatus",
+    "Identity",
+    "StatusName",
+]
 
 StatusName = Literal["ACTIVE", "INACTIVE", "SUCCEEDED", "FAILED"]
 

@@ -133,6 +133,7 @@ def ls(states: States) -> None:
 
 
 PARAMETERS = ("Work", "Parameters")
+A_FLOW = f"https://flows.globus.org/flows/{ENDPOINT}"
 FAULTS: list[tuple[str, Callable[[States], None], tuple[Any, ...], str]] = [
     ("missing-field", drop("Plan", "ResultPath"), ("Plan", "ResultPath"), "required"),
     ("unknown-field", set_to("Work", "Retry", []), ("Work", "Retry"), "not permitted"),
@@ -294,6 +295,19 @@ FAULTS: list[tuple[str, Callable[[States], None], tuple[Any, ...], str]] = [
         set_to("Work", "ActionUrl", "https://compute.actions.globus.org/"),
         ("Work", "ActionUrl"),
         "version 2",
+    ),
+    ("flow-as-action", set_to("Work", "ActionUrl", A_FLOW), ("Work", "ActionUrl"), "its input"),
+    (
+        "flow-as-action",
+        set_to("Work", "ActionUrl", "https://flows.globus.org/build"),
+        ("Work", "ActionUrl"),
+        "not the address of a flow",
+    ),
+    (
+        "flow-as-action",
+        also(set_to("Work", "ActionUrl", A_FLOW), set_to("Work", "Parameters", {"body": {}})),
+        ("Work", "ActionUrl"),
+        "below 'body'",
     ),
     ("several-tasks", set_to(*PARAMETERS, "tasks", [TASK, TASK]), (*PARAMETERS, "tasks"), "all of"),
     # size

@@ -19,6 +19,7 @@ from . import states
 from .documents import flow_scope
 from .entries import completed, started, state_failed
 from .errors import StateError
+from .flow_actions import FlowActions
 from .provider_calls import PROVIDER_PATIENCE, ProviderCalls
 from .providers import run_as
 from .question import question_of
@@ -48,6 +49,7 @@ class Interpreter:
     """Runs flows on the event loop it was started on.
 
     :param providers: by their ActionUrl
+    :param flows: the flows that other flows call
     :param on_rest: called with a run's id when nothing more happens to it by itself
     """
 
@@ -57,13 +59,14 @@ class Interpreter:
         web_inputs: WebInputs,
         roles: RoleTokens,
         providers: Mapping[str, ActionProvider],
+        flows: FlowActions,
         on_rest: Callable[[str], None],
     ) -> None:
         self._store = store
         self._web_inputs = web_inputs
         self._roles = roles
         self._on_rest = on_rest
-        self._calls = ProviderCalls(providers)
+        self._calls = ProviderCalls(providers, flows)
         self._running: dict[str, _Running] = {}
 
     def knows(self, url: str) -> bool:
@@ -241,6 +244,7 @@ class Interpreter:
 
     async def _act(self, run: Run, state: Mapping[str, Any], running: _Running) -> bool:
         body, shown, warnings = states.action_body(state, run.document, run.context)
+        warnings += self._calls.readings(state)
         identity = self._identity(run, state)
         resumed = run.pending is not None
         if run.pending is None:

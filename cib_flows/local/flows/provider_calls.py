@@ -20,6 +20,7 @@ from cib_flows.local.database import DiskFull
 
 from . import states
 from .errors import StateError
+from .flow_actions import FlowActions
 from .providers import action_url, normal_url
 from .store import Run
 
@@ -40,12 +41,20 @@ class _TookTooLong(Exception):
 class ProviderCalls:
     """The providers, by their ActionUrl."""
 
-    def __init__(self, providers: Mapping[str, ActionProvider]) -> None:
+    def __init__(self, providers: Mapping[str, ActionProvider], flows: FlowActions) -> None:
         self._providers = {normal_url(url): provider for url, provider in providers.items()}
+        self._flows = flows
 
     def knows(self, url: str) -> bool:
         """Whether a provider answers at ``url``."""
-        return normal_url(url) in self._providers
+        return normal_url(url) in self._providers or self._flows.knows(url)
+
+    def readings(self, state: Mapping[str, Any]) -> list[str]:
+        """Which undocumented behaviour of its provider decides about the state."""
+        return self._flows.readings(action_url(state))
+
+    def _provider(self, url: str) -> ActionProvider | None:
+        return self._providers.get(normal_url(url)) or self._flows.provider(url)
 
     async def status(
         self,
@@ -66,7 +75,7 @@ class ProviderCalls:
         """
         pending = run.pending or {}
         url = action_url(state)
-        provider = self._providers.get(normal_url(url))
+        provider = self._provider(url)
         if provider is None:
             raise StateError(
                 "ActionUnableToRun", f"No action provider answers at {url} in the local Globus."
@@ -139,7 +148,7 @@ class ProviderCalls:
         action_id = (run.pending or {}).get("action_id")
         if action_id is None:
             return
-        provider = self._providers.get(normal_url(action_url(state)))
+        provider = self._provider(action_url(state))
         try:
             if provider is not None:
                 await asyncio.wait_for(provider.cancel(action_id), PROVIDER_PATIENCE)

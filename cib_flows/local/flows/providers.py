@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["action_url", "given_scope", "handler_problem", "normal_url", "run_as", "scope"]
+from .documents import flow_scope
+
+__all__ = [
+    "action_url",
+    "flow_of",
+    "given_scope",
+    "handler_problem",
+    "normal_url",
+    "run_as",
+    "scope",
+]
 
 State = Mapping[str, Any]
 
@@ -17,6 +28,9 @@ SCOPES = {
         "https://auth.globus.org/scopes/b3db7e59-a6f1-4947-95c2-59d6b7a70f8c/action_all"
     ),
 }
+# The address that flow documents name, and the one that the API has.
+FLOW_HOSTS = ("flows.globus.org", "flows.automate.globus.org")
+FLOW_PATH = re.compile(r"/flows/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.IGNORECASE)
 
 
 def handler_problem(state: State) -> str | None:
@@ -50,7 +64,19 @@ def given_scope(state: State) -> str | None:
 def scope(state: State) -> str:
     """The scope that the provider needs."""
     url = normal_url(action_url(state))
+    flow_id = flow_of(url)
+    if flow_id is not None:
+        return given_scope(state) or flow_scope(flow_id)
     return given_scope(state) or SCOPES.get(urlsplit(url).netloc, f"{url}/action_all")
+
+
+def flow_of(url: str) -> str | None:
+    """The id of the flow whose address ``url`` is; None for every other address."""
+    parts = urlsplit(url)
+    found = FLOW_PATH.fullmatch(parts.path.rstrip("/"))
+    if parts.netloc.lower() not in FLOW_HOSTS or found is None:
+        return None
+    return found.group(1).lower()
 
 
 def run_as(state: State) -> str:

@@ -14,6 +14,7 @@ from cib_flows.local.database import Database
 
 from . import documents, flow_list, paging, roles, routes, submissions
 from .errors import Refusal, unprocessable
+from .flow_actions import FlowActions
 from .interpreter import Interpreter
 from .notifications import Notifications
 from .parameters import without_private
@@ -53,7 +54,12 @@ class FlowsService:
         self._roles = RoleTokens(database, identify)
         self._notifications = Notifications(database)
         self._interpreter = Interpreter(
-            self._store, self._web_inputs, self._roles, providers, self._on_rest
+            self._store,
+            self._web_inputs,
+            self._roles,
+            providers,
+            FlowActions(self, self._store),
+            self._on_rest,
         )
         self.web_inputs = WebInputRequests(self._web_inputs, self._store, self._run_roles)
         self._urls = sorted(providers)
@@ -158,14 +164,21 @@ class FlowsService:
         submissions.check_input(given, flow.content["input_schema"])
         return {"message": "validation successful"}
 
-    def run_flow(self, identity: Identity, flow_id: str, body: Mapping[str, Any]) -> Document:
-        """Start a run; must be called on the service's loop."""
+    def run_flow(
+        self,
+        identity: Identity,
+        flow_id: str,
+        body: Mapping[str, Any],
+        run_id: str | None = None,
+    ) -> Document:
+        """Start a run, with an id of its own unless ``run_id`` is given; must be called on the
+        service's loop."""
         flow = self._flow(identity, flow_id, "RUN")
         submission = submissions.run_submission(body, with_input=True)
         given, tokens = self._roles.take(body["body"])
         submissions.check_input(given, flow.content["input_schema"])
         definition = flow.content["definition"]
-        run_id = str(uuid.uuid4())
+        run_id = run_id or str(uuid.uuid4())
         now = int(time.time())
         context = {
             "flow_id": flow.id,

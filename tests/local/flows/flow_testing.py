@@ -162,10 +162,14 @@ class FlowsServer:
             flow_id, authorizer=globus_sdk.AccessTokenAuthorizer(name)
         )
 
-    def settled(self, run_id: str) -> dict[str, Any]:
-        """The run when nothing more happens to it by itself."""
+    def rested(self, run_id: str) -> None:
+        """Return when nothing more happens to the run by itself."""
         assert self.loop is not None
         asyncio.run_coroutine_threadsafe(self.service.settled(run_id), self.loop).result(60)
+
+    def settled(self, run_id: str) -> dict[str, Any]:
+        """The run when nothing more happens to it by itself."""
+        self.rested(run_id)
         return dict(self.client().get_run(run_id).data)
 
     def flow(self, definition: Mapping[str, Any], schema: Mapping[str, Any] | None = None) -> str:
