@@ -5,20 +5,21 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ._shared.catalogue import Catalogue, container_id_of, utc_now
-from ._shared.files import sha256_file, write_json
+from ._shared.catalogue import Catalogue, utc_now
+from ._shared.files import sha256_file
 from ._shared.grammars import IMAGE_NAME, SHA256
 from ._shared.holds import storage_time
+from ._shared.recovery import recover
 from ._shared.results import run_step
 from ._shared.site import load_site
-from ._shared.trust import unseal
 
 MIN_AGE_S = 15 * 60
 
 
 def reindex_containers(min_age_s: float = MIN_AGE_S) -> dict[str, Any]:
     """Read every record anew, and write one for each image that has none and whose content is still what its
-    name says; give each name without any tag the tag ``latest`` again; restore the pointers from builds.
+    name says: from its signed provenance, where it carries one, and sealed again only where the site's keys
+    confirm that. Give each name without any tag the tag ``latest`` again; restore the pointers from builds.
 
     Images younger than ``min_age_s`` are left alone, since a registration may be under way. Returns
     ``containers``, how many there are, and lists of what was ``recovered``, is ``damaged`` or has
@@ -28,7 +29,8 @@ def reindex_containers(min_age_s: float = MIN_AGE_S) -> dict[str, Any]:
 
 
 def _reindex(min_age_s: float) -> dict[str, Any]:
-    catalogue = Catalogue(load_site()["root"])
+    site = load_site()
+    catalogue = Catalogue(site["root"])
     now = storage_time(catalogue.root)
     recovered, damaged = [], []
     for name, sha256 in _orphans(catalogue, now, min_age_s):
@@ -36,20 +38,7 @@ def _reindex(min_age_s: float) -> dict[str, Any]:
         if sha256_file(path) != sha256:
             damaged.append(path)
             continue
-        at = utc_now().isoformat(timespec="seconds")
-        record = {
-            "record_version": 1,
-            "container_id": container_id_of(sha256),
-            "name": name,
-            "path": path,
-            "sha256": sha256,
-            "bytes": os.path.getsize(path),
-            "created_at": at,
-            "recovered_at": at,
-            "executor": {"user_endpoint_config": {"container_uri": path}},
-        }
-        unseal(catalogue, name, sha256)
-        write_json(catalogue.record_path(name, sha256), record, 0o444)
+        record = recover(site, catalogue, name, sha256)
         catalogue.note("recovered", record)
         recovered.append(path)
     count = catalogue.index.rebuild()
