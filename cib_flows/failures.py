@@ -69,7 +69,7 @@ def failure_of(run: Mapping[str, Any], entries: Iterable[Mapping[str, Any]]) -> 
         entry.get("code") == "FlowCanceled" for entry in entries
     ):
         return BuildFailure("The run was cancelled.", code="canceled", canceled=True)
-    report = output_of(entries, "ReportFailure")
+    report = output_of(entries, "ReportFailure") or output_of(entries, "EndPublication")
     if report is not None and report.get("sentence"):
         error = report.get("error")
         error = error if isinstance(error, Mapping) else {}

@@ -27,6 +27,13 @@ STEP_TITLES = {
     "RegisterContainer": "registering the container",
     "ReuseContainer": "reusing an identical image",
     "ReuseFetched": "reusing an identical image",
+    "OfferContainer": "checking the container at its source",
+    "ExpectContainer": "asking the destination",
+    "TransferImage": "transferring the container",
+    "ReceiveContainer": "checking and registering it there",
+    "DropDelivery": "cleaning up at the destination",
+    "ReportDelivery": "finding out what went wrong",
+    "EndPublication": "cleaning up at the source",
     "ReportFailure": "finding out what went wrong",
 }
 TERMINAL = ("SUCCEEDED", "FAILED", "ENDED")

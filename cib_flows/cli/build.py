@@ -12,6 +12,7 @@ from cib_flows.cli.deploy import EndpointId
 from cib_flows.cli.live import follow
 from cib_flows.cli.options import Common, common_options
 from cib_flows.cli.output import describe_container, describe_failure, note, print_json
+from cib_flows.cli.publish import show_deliveries
 from cib_flows.cli.specs import read_spec
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ def see_to_the_end(run: BuildRun, common: Common, title: str) -> None:
 
     After Ctrl-C the exit code is 130 and the run goes on.
     """
+    from cib_flows.publishing import PublishRun
+
     started = time.monotonic()
     try:
         last = follow(run.watch(), title, quiet=common.json)
@@ -84,6 +87,8 @@ def see_to_the_end(run: BuildRun, common: Common, title: str) -> None:
             f"'cib-flows cancel{common.as_words} {run.run_id}'."
         )
         sys.exit(INTERRUPTED)
+    if isinstance(run, PublishRun) and last.status != "INACTIVE":
+        show_deliveries(run, common, last.status)
     if last.status == "SUCCEEDED":
         container = run.result()
         if common.json:

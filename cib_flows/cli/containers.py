@@ -17,6 +17,7 @@ from cib_flows.cli.discovery import publish_search, search
 from cib_flows.cli.locks import diff, lock
 from cib_flows.cli.options import Common, common_options
 from cib_flows.cli.output import describe_container, human_size, note, print_json
+from cib_flows.cli.publish import publish
 
 if TYPE_CHECKING:
     from cib_flows.containers import CommandResult, Container
@@ -34,7 +35,7 @@ def containers() -> None:
     """
 
 
-for verb in (*VERBS, lock, diff, container_test, publish_search, search):
+for verb in (*VERBS, lock, diff, container_test, publish, publish_search, search):
     containers.add_command(verb)
 
 

@@ -1,0 +1,129 @@
+"""``containers publish``: bring a container to other sites."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from cib_flows.cli.deploy import EndpointId
+from cib_flows.cli.options import Common, common_options
+from cib_flows.cli.output import human_duration, human_size, note, print_json
+
+if TYPE_CHECKING:
+    from cib_flows.profiles import Globus
+    from cib_flows.publishing import Delivery, PublishRun
+    from cib_flows.sites import Site
+
+__all__ = ["publish", "show_deliveries"]
+
+
+@click.command(short_help="Bring a container to other sites, and register it there.")
+@click.argument("reference", metavar="CONTAINER")
+@click.option("--to", "names", multiple=True, metavar="SITE[,SITE]", help="Sites. Repeatable.")
+@click.option("--endpoint", type=EndpointId(), help="One more site: its endpoint.")
+@click.option("--collection", type=EndpointId(), help="Files may go to this collection only.")
+@click.option("--path", help="And there only below this folder.")
+@click.option(
+    "--sites", "sites_file", type=click.Path(path_type=Path), help="File that names sites."
+)
+@click.option("--as", "name_tag", default="", metavar="NAME:TAG", help="Name it so there.")
+@click.option("--move", is_flag=True, help="Take the name from another container that has it.")
+@click.option("--source-endpoint", type=EndpointId(), help="Whose catalogue has the container.")
+@click.option("--no-wait", is_flag=True, help="Print the run's id and return at once.")
+@common_options
+def publish(
+    common: Common,
+    reference: str,
+    names: tuple[str, ...],
+    endpoint: str | None,
+    collection: str | None,
+    path: str | None,
+    sites_file: Path | None,
+    name_tag: str,
+    move: bool,
+    source_endpoint: str | None,
+    no_wait: bool,
+) -> None:
+    """Bring CONTAINER to other sites by Globus Transfer; each checks it and registers it.
+
+    SITE is a name in the file of sites, or a Compute endpoint's name or UUID. Exits with 1 when a site
+    did not get it; the others have it all the same.
+    """
+    words = [word for given in names for word in given.split(",") if word]
+    if not words and endpoint is None:
+        raise click.UsageError("Name a site with --to, or its endpoint with --endpoint.")
+    if endpoint is None and (collection or path):
+        raise click.UsageError("--collection and --path belong to --endpoint.")
+    if path is not None and (collection is None or not path.startswith("/")):
+        raise click.UsageError("--path must begin with '/', and needs --collection.")
+    from cib_flows.cli.build import see_to_the_end
+    from cib_flows.publishing import publish as start
+
+    globus = common.connect()
+    sites = _sites(globus, words, sites_file)
+    if endpoint is not None:
+        from cib_flows.sites import Site
+
+        sites.append(Site(endpoint, endpoint, collection, path))
+    run = start(
+        reference, sites, globus, name_tag=name_tag, move=move, source_endpoint=source_endpoint
+    )
+    if no_wait:
+        if common.json:
+            print_json({"ok": True, "run_id": run.run_id})
+        else:
+            click.echo(run.run_id)
+        return
+    where = ", ".join(site.name for site in sites)
+    see_to_the_end(run, common, f"{reference} to {where}, run {run.run_id}")
+
+
+def _sites(globus: Globus, words: list[str], sites_file: Path | None) -> list[Site]:
+    from cib_flows.sites import find_site, read_sites
+
+    known = read_sites(sites_file) if words else {}
+    return [find_site(globus, word, known) for word in dict.fromkeys(words)]
+
+
+def show_deliveries(run: PublishRun, common: Common, status: str) -> NoReturn:
+    """What came of each site, and the end of the program: 0 when all of them have the container."""
+    deliveries = run.deliveries()
+    ok = status == "SUCCEEDED"
+    failure = None if ok else run.failure()
+    if common.json:
+        document: dict[str, Any] = {"ok": ok, "run_id": run.run_id, "status": status}
+        document["deliveries"] = [delivery.as_dict() for delivery in deliveries]
+        if failure:
+            document["failure"] = failure.as_dict()
+        print_json(document)
+    else:
+        for delivery in deliveries:
+            click.echo(_line(delivery))
+    if failure:
+        note(f"Error: {failure.sentence}")
+        if failure.hint:
+            note(f"Hint: {failure.hint}")
+    sys.exit(0 if ok else 1)
+
+
+def _line(delivery: Delivery) -> str:
+    container = delivery.container
+    if container is None:
+        return f"{delivery.name:16s}  failed      {delivery.sentence}"
+    what = f"{container.name}:{container.tag} is {container.container_id}, {container.path}"
+    if delivery.present:
+        return f"{delivery.name:16s}  was there   {what}"
+    took = [
+        f"{word} {human_duration(seconds)}"
+        for word, seconds in (
+            ("transferred in", delivery.transfer_s),
+            ("registered in", delivery.register_s),
+        )
+        if seconds is not None
+    ]
+    return (
+        f"{delivery.name:16s}  registered  {what} ({human_size(container.size)}, {', '.join(took)})"
+    )
