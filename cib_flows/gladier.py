@@ -11,7 +11,7 @@ from typing import Any
 
 from cib_flows.errors import UsageError
 from cib_flows.flow import contained
-from cib_flows.flow_parts import build_part, recorded_deployment
+from cib_flows.flow_parts import flow_part, recorded_deployment
 
 try:
     from gladier import GladierBaseTool
@@ -47,7 +47,7 @@ class BuildContainer(GladierBaseTool):  # type: ignore[misc]
     def flow_definition(self) -> dict[str, Any]:
         """The states of the build, with the functions and endpoints of the deployment."""
         return contained(
-            build_part(recorded_deployment()),
+            flow_part(recorded_deployment()),
             f"$.input.{self._named('container_spec')}",
             self._prefix,
             f"$.{self._named('container')}",

@@ -26,16 +26,24 @@ __all__ = ["compose"]
     help="The host's input schema; by default input_schema.json or schema.json beside HOST.",
 )
 @click.option(
-    "--prefix",
-    default="Build",
+    "--flow",
+    "name",
+    type=click.Choice(["build_container", "publish_container"]),
+    default="build_container",
     show_default=True,
-    help="Stands before the inserted states' names, and is the field of their document.",
+    help="What to insert.",
+)
+@click.option(
+    "--prefix",
+    help="Stands before the inserted states' names, and is the field of their document.  [default:"
+    " Build or Publish]",
 )
 @click.option(
     "--property",
     "input_property",
     metavar="NAME",
-    help="Property of the run's input that holds the spec; container_spec when nothing is said.",
+    help="Property of the run's input that holds the spec.  [default: container_spec or"
+    " publication]",
 )
 @click.option(
     "--spec",
@@ -44,20 +52,27 @@ __all__ = ["compose"]
     type=click.Path(dir_okay=False),
     help="A spec that every run builds.",
 )
-@click.option("--spec-path", "spec_place", metavar="$.PATH", help="Where the host has a spec.")
+@click.option("--spec-path", "spec_place", metavar="$.PATH", help="Where the host has the input.")
 @click.option(
-    "--to", "result", metavar="$.PATH", default="$.container", show_default=True,
-    help="Where the container goes.",
-)  # fmt: skip
+    "--to",
+    "result",
+    metavar="$.PATH",
+    help="Where the result goes.  [default: $.container or $.published]",
+)
 @click.option("--on-failure", metavar="STATE", help="The host's state to go to when it fails.")
 @click.option(
-    "--failure-to", "failure", metavar="$.PATH", default="$.build_failure", show_default=True,
-    help="Where the reason goes then.",
-)  # fmt: skip
+    "--failure-to",
+    "failure",
+    metavar="$.PATH",
+    help="Where the reason goes then.  [default: $.build_failure or $.publish_failure]",
+)
 @click.option(
-    "-o", "--output", metavar="OUT", type=click.Path(dir_okay=False),
+    "-o",
+    "--output",
+    metavar="OUT",
+    type=click.Path(dir_okay=False),
     help="Write the definition to this file, and its input schema beside it.",
-)  # fmt: skip
+)
 @common_options
 def compose(
     common: Common,
@@ -65,16 +80,17 @@ def compose(
     before: str | None,
     after: str | None,
     schema_path: str | None,
-    prefix: str,
+    name: str,
+    prefix: str | None,
     input_property: str | None,
     spec_path: str | None,
     spec_place: str | None,
-    result: str,
+    result: str | None,
     on_failure: str | None,
-    failure: str,
+    failure: str | None,
     output: str | None,
 ) -> None:
-    """Insert the states of the build into the flow in HOST, before or after one of its states.
+    """Insert the states of the build, or of publishing, into the flow in HOST, before or after one of its states.
 
     HOST is JSON or YAML: a definition, or a whole flow with its definition and input_schema. The
     functions and endpoints are those of the deployment. Without -o one document with definition and
@@ -82,23 +98,26 @@ def compose(
     """
     from cib_flows.flow import compose as composed
     from cib_flows.flow_files import read_flow, schema_file_for
-    from cib_flows.flow_parts import build_part, recorded_deployment
+    from cib_flows.flow_parts import NAMES, flow_part, recorded_deployment
 
     if len([given for given in (input_property, spec_path, spec_place) if given]) > 1:
         raise UsageError("Give one of --property, --spec and --spec-path.")
+    if spec_path and name != "build_container":
+        raise UsageError("--spec is for build_container; give --property or --spec-path.")
+    usual = NAMES[name]
     host, schema = read_flow(path, schema_path)
     larger = composed(
         host,
-        build_part(recorded_deployment(common.profile, common.home)),
+        flow_part(recorded_deployment(common.profile, common.home), name),
         before=before,
         after=after,
         schema=schema,
-        prefix=prefix,
+        prefix=prefix or usual.prefix,
         inputs=spec_place or (None if spec_path is None else _constant(spec_path)),
-        input_property=input_property or "container_spec",
-        output=result,
+        input_property=input_property or usual.input_property,
+        output=result or usual.output,
         on_failure=on_failure,
-        failure=failure,
+        failure=failure or usual.failure,
     )
     for remark in larger.remarks:
         note(f"{remark.severity} [{remark.code}] {'.'.join(map(str, remark.place))}")

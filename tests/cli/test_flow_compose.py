@@ -88,6 +88,14 @@ def test_a_spec_that_every_run_builds(place: Path) -> None:
     assert set(whole["input_schema"]["properties"]) == {"n"}
 
 
+def test_publishing_has_names_of_its_own(place: Path) -> None:
+    done = run("definition.json", "--after", "Last", "--flow", "publish_container")
+    assert done.exit_code == 0, done.stderr
+    whole = json.loads(done.stdout)
+    assert whole["definition"]["States"]["Last"]["Next"] == "PublishInput"
+    assert set(whole["input_schema"]["properties"]) == {"n", "publication"}
+
+
 REFUSALS: list[tuple[list[str], str]] = [
     (["definition.json", "--before", "Nowhere"], "The host has no state 'Nowhere'"),
     (["missing.json", "--before", "Last"], "missing.json cannot be read"),

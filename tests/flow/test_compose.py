@@ -126,6 +126,27 @@ def test_references_inside_the_parts_schema_lead_to_their_new_place() -> None:
     assert not checker.is_valid({"container_spec": {"name": 1}})
 
 
+def test_building_and_publishing_in_one_flow() -> None:
+    publish = FlowSource.packaged("publish_container")
+    built = compose(HOST, PART, before="Analyse", schema=SCHEMA, on_failure="Failed")
+    both = compose(
+        built.definition,
+        Part(publish.definition, publish.input_schema, "published"),
+        after="Analyse",
+        schema=built.input_schema,
+        prefix="Publish",
+        inputs={"container.$": "$.container.container_id", "destination_endpoint": ENDPOINT},
+        output="$.published",
+        on_failure="Failed",
+        failure="$.publish_failure",
+    )
+    assert both.remarks == []
+    states = both.definition["States"]
+    assert states["Analyse"]["Next"] == "PublishInput"
+    assert states["PublishDone"]["ResultPath"] == "$.published"
+    assert states["PublishTidy"]["End"] is True
+
+
 def host_with(**states: Any) -> dict[str, Any]:
     return {**HOST, "States": {**HOST["States"], **states}}
 
