@@ -18,6 +18,7 @@ from .run_folder import RUN_ID, RunFolder
 from .working import DEAD_AFTER_S
 
 BETWEEN_STEPS_S = 6 * 3600  # a batch queue may stand between two steps of a run that lives
+WRITING_S = 60  # a turn without a name in it is being written, on storage however slow
 
 
 class Turns:
@@ -54,9 +55,11 @@ class Turns:
 
     def take_slot(self, most: int) -> bool:
         """Take one of ``most`` places for builds at once; False while all are held by runs that live."""
-        return any(
-            self._take(os.path.join(self.slots, f"slot-{number}")) is None for number in range(most)
-        )
+        places = [os.path.join(self.slots, f"slot-{number}") for number in range(most)]
+        # whoever asks again after its node died may find its own behind one that is free by now
+        if any(self._holder(place) == self.asking.run_id for place in places):
+            return True
+        return any(self._take(place) is None for place in places)
 
     def _take(self, path: str) -> str | None:
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -67,15 +70,9 @@ class Turns:
                 holder = self._holder(path)
                 if holder == self.asking.run_id:
                     return None
-                if holder and self._lives(holder):
-                    return holder
-                # only one of several that see a dead holder can rename its file away
-                aside = f"{path}.{self.asking.run_id}"
-                try:
-                    os.rename(path, aside)
-                except OSError:
-                    continue
-                _give_back(aside)
+                if self._lives(holder) if holder else self._is_being_written(path):
+                    return holder or "another run"
+                self._clear(path, holder)
                 continue
             with os.fdopen(handle, "w", encoding="utf-8") as stream:
                 stream.write(self.asking.run_id)
@@ -83,6 +80,18 @@ class Turns:
                 os.fsync(stream.fileno())
             return None
         return self._holder(path) or "another run"
+
+    def _clear(self, path: str, dead: str) -> None:
+        """Take away the turn of a ``dead`` holder, and no other's."""
+        aside = f"{path}.{self.asking.run_id}"
+        try:
+            os.rename(path, aside)
+            if self._holder(aside) != dead:
+                # somebody else was quicker, and this is theirs
+                os.link(aside, path)
+        except OSError:
+            pass  # gone already, or taken by a third
+        _give_back(aside)
 
     def _holder(self, path: str) -> str:
         """The run that a turn's file names; empty while it is being written or when it is gone."""
@@ -101,8 +110,7 @@ class Turns:
         other = RunFolder(self.root, run_id)
         if other.has("result.json") or other.is_aborted():
             return False
-        write_text(os.path.join(self.asking.path, "heartbeat"), "")
-        now = os.path.getmtime(os.path.join(self.asking.path, "heartbeat"))
+        now = self._now()
         try:
             age = now - os.path.getmtime(os.path.join(other.path, "heartbeat"))
             state = other.read("status.json")["state"]
@@ -111,6 +119,18 @@ class Turns:
         if state == "finished":
             return False
         return bool(age < (DEAD_AFTER_S if state == "running" else BETWEEN_STEPS_S))
+
+    def _is_being_written(self, path: str) -> bool:
+        try:
+            return self._now() - os.path.getmtime(path) < WRITING_S
+        except OSError:
+            return False
+
+    def _now(self) -> float:
+        """The time by the shared file system's own clock."""
+        heartbeat = os.path.join(self.asking.path, "heartbeat")
+        write_text(heartbeat, "")
+        return os.path.getmtime(heartbeat)
 
 
 def ask_for_turn(

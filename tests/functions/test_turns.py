@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from cib_flows.functions._shared.files import write_json
 from cib_flows.functions._shared.run_folder import RunFolder
 from cib_flows.functions._shared.turns import Turns
+from cib_flows.functions._shared.working import sweep
 
 DIGEST = "d" * 64
 
@@ -87,3 +89,59 @@ def test_of_many_at_once_one_takes_the_turn(tmp_path: Path) -> None:
     assert answers.count(None) >= 1
     holder = (tmp_path / "turns" / "builds" / DIGEST).read_text()
     assert holder in [run.run_id for run in runs]
+
+
+def test_a_turn_that_changed_hands_meanwhile_stays_with_its_new_holder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both see the dead holder; the slower must not take away what the quicker has taken by then."""
+    dead, quick, slow = run_in(tmp_path), run_in(tmp_path), run_in(tmp_path)
+    assert Turns(str(tmp_path), dead).take_build(DIGEST) is None
+    age(dead, 3600)
+    turns = Turns(str(tmp_path), slow)
+    lives = turns._lives
+
+    def look(run_id: str) -> bool:
+        alive = lives(run_id)
+        if run_id == dead.run_id:
+            assert Turns(str(tmp_path), quick).take_build(DIGEST) is None
+        return alive
+
+    monkeypatch.setattr(turns, "_lives", look)
+    assert turns.take_build(DIGEST) == quick.run_id
+    assert (tmp_path / "turns" / "builds" / DIGEST).read_text() == quick.run_id
+    assert [path.name for path in (tmp_path / "turns" / "builds").iterdir()] == [DIGEST]
+
+
+def test_a_turn_without_a_name_is_being_written_or_was_left(tmp_path: Path) -> None:
+    turn = tmp_path / "turns" / "builds" / DIGEST
+    turn.parent.mkdir(parents=True)
+    turn.write_text("")
+    asking = run_in(tmp_path)
+    assert Turns(str(tmp_path), asking).take_build(DIGEST) == "another run"
+    then = turn.stat().st_mtime - 3600
+    os.utime(turn, (then, then))
+    assert Turns(str(tmp_path), asking).take_build(DIGEST) is None
+
+
+def test_a_run_that_asks_again_keeps_one_slot(tmp_path: Path) -> None:
+    first, second = run_in(tmp_path), run_in(tmp_path)
+    assert Turns(str(tmp_path), first).take_slot(2)
+    assert Turns(str(tmp_path), second).take_slot(2)
+    Turns(str(tmp_path), first).release_slots()
+    assert Turns(str(tmp_path), second).take_slot(2), "its node died, and it builds again"
+    assert len(list((tmp_path / "turns" / "slots").iterdir())) == 1
+
+
+@pytest.mark.parametrize("skew", [-7200, 7200])
+def test_a_clock_that_is_hours_off_kills_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skew: float
+) -> None:
+    """Only the host's clock is off; files have the storage's times."""
+    first, second = run_in(tmp_path), run_in(tmp_path)
+    assert Turns(str(tmp_path), first).take_build(DIGEST) is None
+    there = time.time
+    monkeypatch.setattr(time, "time", lambda: there() + skew)
+    assert Turns(str(tmp_path), second).take_build(DIGEST) == first.run_id
+    assert sweep(str(tmp_path), second) == []
+    assert os.path.isdir(first.work)
