@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,9 @@ class Database:
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
             self._connection.execute(f"PRAGMA {pragma}")
         self._depth = 0
+        # What befalls a change at the moment before it is kept, and at the one after.
+        self.before_commit: Callable[[], None] = lambda: None
+        self.after_commit: Callable[[], None] = lambda: None
 
     def create(self, schema: str) -> None:
         """Run a module's ``CREATE … IF NOT EXISTS`` statements."""
@@ -62,13 +65,19 @@ class Database:
                     self._depth -= 1
                 return
             try:
+                before = self._connection.total_changes
                 self._connection.execute("BEGIN IMMEDIATE")
                 self._depth = 1
                 try:
                     yield
                 finally:
                     self._depth = 0
+                changed = self._connection.total_changes != before
+                if changed:
+                    self.before_commit()
                 self._connection.execute("COMMIT")
+                if changed:
+                    self.after_commit()
             except BaseException as problem:
                 # On a full disk SQLite may have done so by itself.
                 if self._connection.in_transaction:

@@ -12,6 +12,8 @@ A specification is a list of ``KIND[:VALUE][@PATH]=RATE``, separated by commas, 
 ``expired``            the token, once it was used, has expired: a new one is needed
 ``lost-result``        a Compute task's result never arrives: the task fails
 ``duplicate-result``   a Compute task's result arrives twice
+``kill-before:N``      the server is killed when it is about to keep a change, from the N-th on (1)
+``kill-after:N``       the server is killed when it has kept a change, from the N-th on (1)
 =====================  =======================================================================
 """
 
@@ -19,8 +21,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import random
 import re
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,9 +43,11 @@ _STATUSES = {
     "503": ("SERVICE_UNAVAILABLE", "The service is not available."),
     "504": ("GATEWAY_TIMEOUT", "The service behind the gateway took too long."),
 }
-_DEFAULTS = {"latency": 200.0, "429": 1.0}
+_DEFAULTS = {"latency": 200.0, "429": 1.0, "kill-before": 1.0, "kill-after": 1.0}
 _OF_RESULTS = ("lost-result", "duplicate-result")
-_KINDS = ("latency", *_STATUSES, "drop", "lost", "expired", *_OF_RESULTS)
+_OF_CHANGES = ("kill-before", "kill-after")
+_OF_REQUESTS = ("latency", *_STATUSES, "drop", "lost", "expired")
+_KINDS = (*_OF_REQUESTS, *_OF_RESULTS, *_OF_CHANGES)
 _RULE = re.compile(r"([a-z0-9-]+)(?::([0-9.]+))?(?:@(/[^=,]*))?=([0-9.]+)")
 
 
@@ -74,8 +80,8 @@ def parse_faults(text: str) -> tuple[list[Fault], int]:
             raise UsageError(f"--faults: {word!r} holds a number that is none.") from None
         if share > 1:
             raise UsageError(f"--faults: the rate in {word!r} must lie between 0 and 1.")
-        if path and kind in _OF_RESULTS:
-            raise UsageError(f"--faults: {kind} has no path; results come to no address.")
+        if path and kind not in _OF_REQUESTS:
+            raise UsageError(f"--faults: {kind} has no path; it befalls no request.")
         faults.append(Fault(kind, number, path or "/", share))
     return faults, seed
 
@@ -88,6 +94,7 @@ class Faults:
         self._dice = random.Random(seed)
         self._used: set[bytes] = set()
         self._expired: set[bytes] = set()
+        self._changes = 0
 
     def of_request(self, path: str, token: bytes = b"") -> Sequence[Fault]:
         """What befalls a request: delays, and at most one fault that decides how it ends."""
@@ -105,8 +112,23 @@ class Faults:
                 return fault.kind
         return None
 
+    def before_change(self) -> None:
+        """Called when a change is about to be kept; may not return."""
+        self._changes += 1
+        self._kill("kill-before")
+
+    def after_change(self) -> None:
+        """Called when a change was kept; may not return."""
+        self._kill("kill-after")
+
+    def _kill(self, kind: str) -> None:
+        for fault in self._faults:
+            is_due = fault.kind == kind and self._changes >= fault.value
+            if is_due and self._dice.random() < fault.rate:
+                os.kill(os.getpid(), signal.SIGKILL)
+
     def _strikes(self, fault: Fault, path: str, token: bytes) -> bool:
-        if fault.kind in _OF_RESULTS or not path.startswith(fault.path):
+        if fault.kind not in _OF_REQUESTS or not path.startswith(fault.path):
             return False
         if fault.kind != "expired":
             return self._dice.random() < fault.rate

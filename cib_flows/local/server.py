@@ -109,6 +109,9 @@ class LocalGlobus:
             identify=lambda token: self.auth.identify(f"Bearer {token}"),
         )
         self._record = record
+        if faults is not None:
+            self.database.before_commit = faults.before_change
+            self.database.after_commit = faults.after_change
 
     def application(self) -> ASGIApp:
         async def connection_url(request: Request) -> Response:

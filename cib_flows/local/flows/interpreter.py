@@ -50,7 +50,8 @@ class Interpreter:
 
     :param providers: by their ActionUrl
     :param flows: the flows that other flows call
-    :param on_rest: called with a run's id when nothing more happens to it by itself
+    :param on_rest: called with a run's id when nothing more happens to it by itself, within the
+        transaction that keeps that
     """
 
     def __init__(
@@ -115,7 +116,6 @@ class Interpreter:
         try:
             while not await self._moved(run_id, running):
                 await asyncio.sleep(FULL_DISK_PAUSE)
-            self._on_rest(run_id)
         except Exception:
             # Not even the failure could be stored: the run stays ACTIVE, and the next start goes on.
             logger.exception("run %s: its state could not be stored", run_id)
@@ -334,7 +334,7 @@ class Interpreter:
             "description": "The Flow run reached a successful completion state",
             "output": output,
         }
-        self._store.end_run(run, "SUCCEEDED", outcome, entries, text)
+        self._end(run, "SUCCEEDED", outcome, entries, text)
 
     def _fail(
         self,
@@ -359,7 +359,7 @@ class Interpreter:
                 "FlowFailed", "The Flow Instance failed", {**details, "description": description}
             )
         )
-        self._store.end_run(
+        self._end(
             run, "FAILED", {"code": "FlowFailed", "description": description, **details}, entries
         )
 
@@ -379,9 +379,23 @@ class Interpreter:
         )
         # The action's id, which a provider that answered INACTIVE at once has not had kept yet.
         run.pending = {**(run.pending or {}), "action_id": status.action_id}
-        self._store.rest_run(run, outcome, entry)
+        with self._store.transaction():
+            self._store.rest_run(run, outcome, entry)
+            self._on_rest(run.id)
 
     async def _end_cancelled(self, run: Run) -> None:
         await self._calls.cancel(run, run.definition["States"][run.state_name])
         entry = LogEntry("FlowCanceled", "The Flow Instance was canceled by the user", {})
-        self._store.end_run(run, "FAILED", entry.document(), [entry])
+        self._end(run, "FAILED", entry.document(), [entry])
+
+    def _end(
+        self,
+        run: Run,
+        status: str,
+        outcome: dict[str, Any],
+        entries: list[LogEntry],
+        text: str | None = None,
+    ) -> None:
+        with self._store.transaction():
+            self._store.end_run(run, status, outcome, entries, text)
+            self._on_rest(run.id)

@@ -208,8 +208,9 @@ class FlowsService:
             "The Flow Instance started execution",
             {"input": without_private(given)},
         )
-        self._roles.keep(run_id, tokens)
-        self._store.add_run(run, submission, flow.content["input_schema"], entry.time, entry)
+        with self._store.transaction():
+            self._roles.keep(run_id, tokens)
+            self._store.add_run(run, submission, flow.content["input_schema"], entry.time, entry)
         self._interpreter.launch(run_id)
         return self.get_run(identity, run_id, {})
 
@@ -296,9 +297,10 @@ class FlowsService:
         run = self._run(identity, run_id, "MANAGE")
         _require_status(run, set(ENDED))
         document = self._run_document(run, identity)
-        self._web_inputs.forget(run.id)
-        self._notifications.forget(run.id)
-        self._store.delete_run(run.id)
+        with self._store.transaction():
+            self._web_inputs.forget(run.id)
+            self._notifications.forget(run.id)
+            self._store.delete_run(run.id)
         return document
 
     # --- for all of them --------------------------------------------------------------------------

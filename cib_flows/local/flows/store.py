@@ -146,6 +146,8 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        # What is written within it is kept together, or not at all.
+        self.transaction = database.transaction
         database.create(SCHEMA)
 
     # --- flows ------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import grp
 import hashlib
 import os
 import pwd
-import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -110,20 +109,25 @@ def copy_file(
     verify: bool,
     preserve_time: bool,
     go_on: Callable[[], None],
+    task_id: str,
+    placing: Callable[[], None],
     expected: tuple[str, str] | None = None,
 ) -> int:
     """Copy one file beside its place, check it, and rename it into place; returns its size in
     bytes.
 
-    ``go_on`` is called between chunks and may raise to stop. ``expected`` is an ``(algorithm, hex
-    digest)`` that the source must have. Raises :class:`ChecksumMismatch` and OSError; never leaves
-    a part behind.
+    ``go_on`` is called between chunks and may raise to stop, ``placing`` when only the renaming is
+    left to do. ``expected`` is an ``(algorithm, hex digest)`` that the source must have. Raises
+    :class:`ChecksumMismatch` and OSError; never leaves a part behind: what a killed process left,
+    the next attempt of the same task replaces.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
-    aside = destination.with_name(f".{destination.name[:80]}.{secrets.token_hex(6)}.part")
+    mark = hashlib.sha256(f"{task_id}/{destination.name}".encode(errors="surrogateescape"))
+    aside = destination.with_name(f".{mark.hexdigest()[:32]}.part")
     algorithm = expected[0] if expected else "sha256"
     read = hashlib.new(algorithm)
     size = 0
+    aside.unlink(missing_ok=True)
     try:
         with open(source, "rb") as reading, open(aside, "xb") as writing:
             while chunk := reading.read(CHUNK):
@@ -141,6 +145,7 @@ def copy_file(
         if preserve_time:
             times = os.stat(source)
             os.utime(aside, ns=(times.st_atime_ns, times.st_mtime_ns))
+        placing()
         os.replace(aside, destination)
     except BaseException:
         aside.unlink(missing_ok=True)
@@ -148,17 +153,22 @@ def copy_file(
     return size
 
 
-def remove(path: Path, recursive: bool) -> int:
-    """Delete a file, a link or (``recursive``) a folder with all it holds; returns how many were
-    deleted."""
-    if path.is_symlink() or not path.is_dir():
-        path.unlink()
+def count(path: Path, recursive: bool) -> int:
+    """How many files, links and folders :func:`remove` would delete. Raises IsADirectoryError for
+    a folder without ``recursive``, FileNotFoundError for nothing."""
+    if not stat.S_ISDIR(os.lstat(path).st_mode):
         return 1
     if not recursive:
         raise IsADirectoryError(21, "Is a directory", str(path))
-    count = 1 + sum(len(folders) + len(names) for _, folders, names in os.walk(path))
-    shutil.rmtree(path)
-    return count
+    return 1 + sum(len(folders) + len(names) for _, folders, names in os.walk(path))
+
+
+def remove(path: Path, missing_ok: bool = False) -> None:
+    """Delete a file, a link (not what it leads to), or a folder with all that it holds."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=missing_ok)
+    else:
+        shutil.rmtree(path)
 
 
 def describe(path: Path, name: str | None = None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import errno
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from cib_flows.local.transfer import files
 from cib_flows.local.transfer.collections import Collection, Collections, is_inside
 from cib_flows.local.transfer.errors import TransferError
 from cib_flows.local.transfer.filters import included
+from cib_flows.local.transfer.progress import Progress
 from cib_flows.local.transfer.store import TaskRow, TransferStore
 
-__all__ = ["RETRY_DELAYS", "Canceled", "Job", "Progress", "deadline_of"]
+__all__ = ["RETRY_DELAYS", "Canceled", "Job", "deadline_of"]
 
 # The service tries for a day; here whoever waits sits in front of the machine.
 RETRY_DELAYS = (0.5, 1.0, 2.0)
@@ -42,28 +43,6 @@ class _Fault(Exception):
         super().__init__(description)
         self.code = code
         self.description = description
-
-
-@dataclass
-class Progress:
-    """The counters of a task document."""
-
-    files: int = 0
-    directories: int = 0
-    files_transferred: int = 0
-    files_skipped: int = 0
-    bytes_transferred: int = 0
-    bytes_checksummed: int = 0
-    subtasks_total: int = 0
-    subtasks_succeeded: int = 0
-    subtasks_failed: int = 0
-    subtasks_canceled: int = 0
-    subtasks_skipped_errors: int = 0
-    faults: int = 0
-    nice_status: str | None = None
-    nice_status_details: str | None = None
-    fatal_error: dict[str, str] | None = None
-    skipped_errors: list[dict[str, Any]] = field(default_factory=list)
 
 
 def deadline_of(request: Mapping[str, Any]) -> float | None:
@@ -100,7 +79,11 @@ class Job:
         self._deadline = deadline_of(task.request)
         self._cancel = threading.Event()
         self._abandon = threading.Event()
-        self.progress = Progress()
+        # What an earlier server has kept: the counters begin anew, since the work does.
+        self.progress = Progress(
+            faults=task.progress.get("faults", 0), removals=task.progress.get("removals", [])
+        )
+        self._moved = set(store.moved(task.id))
 
     def cancel(self) -> None:
         """End the task as canceled."""
@@ -113,7 +96,8 @@ class Job:
 
     def run(self) -> None:
         """Work until the task has ended and say so in the store."""
-        self._event("STARTED", "started", {"type": self._task.type})
+        if not self._store.has_events(self._task.id):
+            self._event("STARTED", "started", {"type": self._task.type})
         delays = list(self._retry_delays)
         while True:
             try:
@@ -146,8 +130,8 @@ class Job:
     # -- one attempt ---------------------------------------------------------------------------
 
     def _attempt(self) -> None:
-        faults, skipped = self.progress.faults, self.progress.skipped_errors
-        self.progress = Progress(faults=faults, skipped_errors=skipped)
+        last = self.progress
+        self.progress = Progress(faults=last.faults, removals=last.removals)
         if self._task.type == "DELETE":
             self._delete()
         else:
@@ -216,7 +200,7 @@ class Job:
             if not included(rules, child.name, child.is_dir()):
                 continue
             if child not in kept:
-                files.remove(child, recursive=True)
+                files.remove(child)
             elif child.is_dir() and not child.is_symlink():
                 self._delete_extra(child, kept)
 
@@ -238,11 +222,15 @@ class Job:
             return
         progress.files += 1
         level = request.get("sync_level")
-        if level is not None and files.is_same(step.source, step.destination, int(level)):
-            progress.files_skipped += 1
-            progress.subtasks_succeeded += 1
-            return
         verify = bool(request.get("verify_checksum", True))
+        goal = collection_path(destination, step.destination)
+        if level is not None and files.is_same(step.source, step.destination, int(level)):
+            if goal in self._moved:  # by an attempt before this one
+                self._count_moved(step.destination.stat().st_size, verify)
+            else:
+                progress.files_skipped += 1
+                progress.subtasks_succeeded += 1
+            return
         expected = None
         if item.get("external_checksum"):
             algorithm = str(item.get("checksum_algorithm") or "MD5").lower().replace("-", "")
@@ -253,35 +241,52 @@ class Job:
             verify=verify,
             preserve_time=bool(request.get("preserve_timestamp")),
             go_on=self._go_on,
+            task_id=self._task.id,
+            placing=lambda: self._note_moved(collection_path(source, step.source), goal),
             expected=expected,
         )
-        progress.files_transferred += 1
-        progress.bytes_transferred += size
-        progress.bytes_checksummed += size if verify else 0
-        progress.subtasks_succeeded += 1
-        self._store.add_file(
-            self._task.id,
-            collection_path(source, step.source),
-            collection_path(destination, step.destination),
-        )
+        self._count_moved(size, verify)
         self._store.save_progress(self._task.id, asdict(progress))
+
+    def _note_moved(self, origin: str, goal: str) -> None:
+        """Just before a file gets its name: after a restart, a sync would leave it out."""
+        if goal not in self._moved:
+            self._moved.add(goal)
+            self._store.add_file(self._task.id, origin, goal)
+
+    def _count_moved(self, size: int, verify: bool) -> None:
+        self.progress.files_transferred += 1
+        self.progress.bytes_transferred += size
+        self.progress.bytes_checksummed += size if verify else 0
+        self.progress.subtasks_succeeded += 1
 
     def _delete(self) -> None:
         collection = self._collection("endpoint")
-        for item in self._request["DATA"]:
+        for number, item in enumerate(self._request["DATA"]):
             self._go_on()
             path = _locate(collection, item["path"])
             if path == Path(collection.path):
                 raise _Fault("PERMISSION_DENIED", "The root of a collection cannot be deleted.")
             self.progress.subtasks_total += 1
             try:
-                self.progress.files += files.remove(path, bool(self._request.get("recursive")))
-            except FileNotFoundError as problem:
-                if not self._request.get("ignore_missing"):
-                    raise _fault(problem, collection, collection) from problem
+                self._remove(number, path)
             except OSError as problem:
                 raise _fault(problem, collection, collection) from problem
             self.progress.subtasks_succeeded += 1
+
+    def _remove(self, number: int, path: Path) -> None:
+        """Remove an item; one whose removal was begun before may be gone already."""
+        removals = self.progress.removals
+        if number == len(removals):
+            try:
+                removals.append(files.count(path, bool(self._request.get("recursive"))))
+            except FileNotFoundError:
+                if not self._request.get("ignore_missing"):
+                    raise
+                removals.append(0)
+            self._store.save_progress(self._task.id, asdict(self.progress))
+        files.remove(path, missing_ok=True)
+        self.progress.files += removals[number]
 
     # -- what is told --------------------------------------------------------------------------
 
@@ -289,8 +294,11 @@ class Job:
         self.progress.faults += 1
         self.progress.nice_status = fault.code
         self.progress.nice_status_details = fault.description
-        self._store.save_progress(self._task.id, asdict(self.progress))
-        self._event(fault.code, fault.description.splitlines()[0], fault.description, error=True)
+        with self._store.transaction():
+            self._store.save_progress(self._task.id, asdict(self.progress))
+            self._event(
+                fault.code, fault.description.splitlines()[0], fault.description, error=True
+            )
 
     def _skip_error(self, item: dict[str, Any], fault: _Fault) -> None:
         self.progress.subtasks_skipped_errors += 1
@@ -317,9 +325,10 @@ class Job:
                 progress.subtasks_canceled = unfinished
             else:
                 progress.subtasks_failed = unfinished
-        if self._store.finish(self._task.id, status, asdict(progress)):
-            name = {"SUCCEEDED": "SUCCEEDED"}.get(status, code)
-            self._event(name, description.splitlines()[0] if description else "succeeded", {})
+        with self._store.transaction():
+            if self._store.finish(self._task.id, status, asdict(progress)):
+                sentence = description.splitlines()[0] if description else "succeeded"
+                self._event(code or status, sentence, {})
 
     def _event(self, code: str, description: str, details: Any, error: bool = False) -> None:
         self._store.add_event(self._task.id, code, description, details, error)

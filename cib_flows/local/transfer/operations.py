@@ -101,10 +101,20 @@ def status_of(collection: Collection, path: str) -> dict[str, Any]:
         raise _refusal(problem, collection, "stat", path) from problem
 
 
-def make_folder(collection: Collection, path: str) -> dict[str, Any]:
+def make_folder(
+    collection: Collection,
+    path: str,
+    begun: bool = False,
+    begin: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """``begin`` is called when there is nothing yet where the folder is to be. With ``begun`` that
+    was so once before, and a folder that is there now is the one that was to be made."""
     located = collection.locate(path)
     try:
-        located.mkdir()
+        if not (begun and located.is_dir()):
+            if not begun and not os.path.lexists(located):
+                begin()
+            located.mkdir()
     except OSError as problem:
         raise _refusal(problem, collection, "mkdir", path) from problem
     return {

@@ -6,6 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, Literal
 
@@ -26,34 +27,46 @@ __all__ = ["transfer_providers"]
 
 BASE_URL = "https://transfer.actions.globus.org"
 
-Operation = Callable[[dict[str, Any]], dict[str, Any]]
+
+@dataclass(frozen=True)
+class _Asked:
+    """``begin`` keeps that the operation is begun, ``begun`` says that it was so once before."""
+
+    body: dict[str, Any]
+    begun: bool
+    begin: Callable[[], None]
+
+
+Operation = Callable[[_Asked], dict[str, Any]]
 
 
 def transfer_providers(service: TransferService) -> dict[str, ActionProvider]:
     """Every provider, under the URL that a deployed flow names."""
     collections = service.collections
 
-    def path_of(body: dict[str, Any], default: str | None = None) -> str:
-        path = body.get("path", default)
+    def path_of(asked: _Asked, default: str | None = None) -> str:
+        path = asked.body.get("path", default)
         if not isinstance(path, str):
             raise TransferError.bad_request("path is required.")
         return path
 
-    def collection_of(body: dict[str, Any]) -> Any:
-        return collections.get(str(body.get("endpoint_id", "")))
+    def collection_of(asked: _Asked) -> Any:
+        return collections.get(str(asked.body.get("endpoint_id", "")))
 
-    def ls(body: dict[str, Any]) -> dict[str, Any]:
-        limit = body.get("limit", operations.MAX_LISTING)
-        return operations.list_folder(collection_of(body), path_of(body, "/"), limit=int(limit))
+    def ls(asked: _Asked) -> dict[str, Any]:
+        limit = asked.body.get("limit", operations.MAX_LISTING)
+        return operations.list_folder(collection_of(asked), path_of(asked, "/"), limit=int(limit))
 
-    def stat(body: dict[str, Any]) -> dict[str, Any]:
-        return operations.status_of(collection_of(body), path_of(body))
+    def stat(asked: _Asked) -> dict[str, Any]:
+        return operations.status_of(collection_of(asked), path_of(asked))
 
-    def mkdir(body: dict[str, Any]) -> dict[str, Any]:
-        return operations.make_folder(collection_of(body), path_of(body))
+    def mkdir(asked: _Asked) -> dict[str, Any]:
+        return operations.make_folder(
+            collection_of(asked), path_of(asked), asked.begun, asked.begin
+        )
 
-    def collection_info(body: dict[str, Any]) -> dict[str, Any]:
-        return endpoint_document(collection_of(body), service.identity.id)
+    def collection_info(asked: _Asked) -> dict[str, Any]:
+        return endpoint_document(collection_of(asked), service.identity.id)
 
     operations_by_name: dict[str, Operation] = {
         "ls": ls,
@@ -153,27 +166,38 @@ class _OperationProvider:
 
     async def run(self, request: ActionRequest) -> ActionStatus:
         done = self._service.store.action_of_request(request.request_id)
-        if done is None:
-            if not isinstance(request.body.get("endpoint_id"), str):
-                raise ActionRefused(
-                    400, {"code": "ClientError.BadRequest", "message": "endpoint_id is required."}
-                )
-            try:
-                details = await asyncio.to_thread(self._operation, request.body)
-                status = "SUCCEEDED"
-            except TransferError as refusal:
-                details, status = refusal.body(), "FAILED"
-            done = Action(
-                str(uuid.uuid4()),
-                None,
-                status,
-                details,
-                request.identity.id,
-                _label(request),
-                time.time(),
-            )
-            self._service.store.add_action(done, request.request_id)
+        if done is None or done.status == "ACTIVE":
+            done = await self._carry_out(request, done)
         return _status(done, done.status, done.details, done.created)
+
+    async def _carry_out(self, request: ActionRequest, begun: Action | None) -> Action:
+        """:param begun: what a server has kept that was killed meanwhile"""
+        if not isinstance(request.body.get("endpoint_id"), str):
+            raise ActionRefused(
+                400, {"code": "ClientError.BadRequest", "message": "endpoint_id is required."}
+            )
+        store = self._service.store
+        action = begun or Action(
+            str(uuid.uuid4()),
+            None,
+            "ACTIVE",
+            None,
+            request.identity.id,
+            _label(request),
+            time.time(),
+        )
+        asked = _Asked(
+            request.body,
+            begun is not None,
+            lambda: store.add_action(action, request.request_id),
+        )
+        try:
+            details = await asyncio.to_thread(self._operation, asked)
+            done = replace(action, status="SUCCEEDED", details=details)
+        except TransferError as refusal:
+            done = replace(action, status="FAILED", details=refusal.body())
+        store.add_action(done, request.request_id)
+        return done
 
     async def wait(self, action_id: str) -> ActionStatus:
         return await self.status(action_id)

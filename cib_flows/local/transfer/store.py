@@ -66,6 +66,8 @@ class Action:
 class TransferStore:
     def __init__(self, database: Database) -> None:
         self._database = database
+        # What is written within it is kept together, or not at all.
+        self.transaction = database.transaction
         database.create(SCHEMA)
 
     # -- tasks ---------------------------------------------------------------------------------
@@ -176,11 +178,24 @@ class TransferStore:
         )
         return [dict(row) for row in rows], int(total["n"]) if total is not None else 0
 
+    def has_events(self, task_id: str) -> bool:
+        found = self._database.row(
+            "SELECT 1 FROM transfer_events WHERE task_id = ? LIMIT 1", (task_id,)
+        )
+        return found is not None
+
     def add_file(self, task_id: str, source: str, destination: str) -> None:
         self._database.execute(
             "INSERT OR REPLACE INTO transfer_files VALUES (?, ?, ?)",
             (task_id, source, destination),
         )
+
+    def moved(self, task_id: str) -> list[str]:
+        """Where the files are that the task has moved."""
+        rows = self._database.rows(
+            "SELECT destination FROM transfer_files WHERE task_id = ?", (task_id,)
+        )
+        return [row["destination"] for row in rows]
 
     def files(self, task_id: str, limit: int, offset: int) -> list[tuple[str, str]]:
         rows = self._database.rows(
@@ -193,8 +208,10 @@ class TransferStore:
     # -- actions -------------------------------------------------------------------------------
 
     def add_action(self, action: Action, request_id: str) -> None:
+        """Keep an action; one that was kept before gets this status and these details."""
         self._database.execute(
-            "INSERT INTO transfer_actions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO transfer_actions VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id)"
+            " DO UPDATE SET status = excluded.status, details = excluded.details",
             (
                 action.id,
                 request_id,
