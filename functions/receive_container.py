@@ -201,14 +201,15 @@ class _Delivery:
         for file_name in self.offer["files"]:
             source = os.path.join(self.path, file_name)
             try:
-                handle = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
+                # not through a link, and without waiting for whoever would write into a pipe
+                handle = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             except OSError:
                 raise StepFailed(
                     "payload_not_visible",
                     f"Transfer has ended, but the endpoint does not see {shorten(source, 300)} as a plain file.",
                     "The endpoint's administrator must let 'staging' in the site profile name one folder twice.",
                 ) from None
-            with os.fdopen(handle, "rb") as stream:
+            try:
                 info = os.fstat(handle)
                 left -= info.st_size
                 if not stat.S_ISREG(info.st_mode) or left < 0:
@@ -217,8 +218,13 @@ class _Delivery:
                         f"What was delivered is not what was offered: {file_name}.",
                         BRING_AGAIN,
                     )
-                with open(os.path.join(inside, file_name), "xb") as target:
+                with (
+                    os.fdopen(handle, "rb", closefd=False) as stream,
+                    open(os.path.join(inside, file_name), "xb") as target,
+                ):
                     shutil.copyfileobj(stream, target, 1024 * 1024)
+            finally:
+                os.close(handle)
 
     def _checked(self) -> dict[str, Any]:
         """The record that came along, once every file has the sha256 that the source told."""
