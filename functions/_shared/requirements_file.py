@@ -26,6 +26,17 @@ def requirement_of(value: Any, field: str) -> str:
         raise SpecRefused(
             field, f"'{field}' must be a requirement, not the pip option {shown(text)}."
         )
+    if re.match(r"[./~]|file:", text):
+        raise SpecRefused(
+            field,
+            f"'{field}' must be a requirement, not the file or folder {shown(text)}, which only a payload with "
+            "'payload.install' can bring.",
+        )
+    if re.match(r"(git\+)?https?://", text):
+        raise SpecRefused(
+            field,
+            f"'{field}' must name the package before its address, as in \"x @ https://…\", not {shown(text)}.",
+        )
     text = matching(
         text, field, PEP508, 512, 'a requirement such as pandas[excel]>=2,<4 or "x @ https://…"'
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from .grammars import (
@@ -28,6 +29,7 @@ from .spec_words import (
     each_of,
     line_of,
     matching,
+    meant,
     object_of,
     place_of,
     refuse_covered,
@@ -94,7 +96,8 @@ def check_spec(spec: Any) -> dict[str, Any]:
         if field not in FIELDS:
             raise SpecRefused(
                 shown(field).strip('"'),
-                f"Unknown field {shown(field)}; known fields are {', '.join(sorted(FIELDS))}.",
+                f"Unknown field {shown(field)}{meant(field, FIELDS)}; "
+                f"known fields are {', '.join(sorted(FIELDS))}.",
             )
     full = {**DEFAULTS, **{k: v for k, v in spec.items() if v is not None}}
     checked: dict[str, Any] = {
@@ -191,11 +194,18 @@ def _check_base(value: Any) -> dict[str, str]:
 def _check_environment(value: Any) -> dict[str, str]:
     wanted = "names are letters, digits and '_', not beginning with a digit"
     checked = texts_of(value, "environment", VARIABLE, wanted, (200, 128, 4096))
-    for key in checked:
+    for key, text in checked.items():
         if key.startswith(("APPTAINER", "SINGULARITY")) or key in READONLY_VARIABLES:
             raise SpecRefused(
                 f"environment.{key}",
                 f"'environment.{key}' is reserved for Apptainer or the shell; take another name.",
+            )
+        found = re.search(r"\$\{?[A-Za-z_]+\}?", text) if key.endswith("PATH") else None
+        if found:
+            raise SpecRefused(
+                f"environment.{key}",
+                f"'environment.{key}' must list its folders in full, since values are literal and "
+                f"{shown(found[0])} would stay as it is written; not {shown(text)}.",
             )
     return checked
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from .grammars import GIT_REF, SHA256, UUID, https_host
@@ -56,6 +57,12 @@ def check_payload(value: Any) -> dict[str, Any]:
                     f"payload.{field}",
                     f"'payload.{field}' must be an https address without user name or password, "
                     f"not {shown(address)}.",
+                )
+            if field == "git" and re.search(r"\.git@|#", address):
+                raise SpecRefused(
+                    "payload.git",
+                    "'payload.git' must be the repository's address alone, with the branch, tag or commit as "
+                    f"'payload.ref', not {shown(address)}.",
                 )
             checked[field] = address
     if payload.get("ref") is not None:

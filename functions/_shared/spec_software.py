@@ -32,6 +32,11 @@ SPACK_BUILDER = "spack/ubuntu-jammy:0.23.0"
 
 
 def apt_of(value: Any, field: str) -> str:
+    if isinstance(value, str) and " " in value and all(map(APT.fullmatch, value.split())):
+        raise SpecRefused(
+            field,
+            f"'{field}' must be one Debian package, not {shown(value)}; give each an entry of its own.",
+        )
     return matching(value, field, APT, 256, "a Debian package such as git or git=1:2.39.5-0")
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from .grammars import has_control_characters, is_absolute_path
@@ -20,6 +21,21 @@ SECRET_IN_QUERY = re.compile(
     r"([?&;][\w.-]*(?:token|key|secret|sig|signature|password|passwd|credential)[\w.-]*=)[^&\s\"#]+",
     re.IGNORECASE,
 )
+
+
+# What an object would look like, for whoever gave something else in its place.
+OBJECT_EXAMPLES = {
+    "environment": '{"OMP_NUM_THREADS": "4"}',
+    "files[]": '{"path": "/etc/motd", "content": "hello"}',
+    "labels": '{"org.example.group": "imaging"}',
+    "machine": '{"microarchitecture": "x86_64_v3"}',
+    "machine.gpu": '{"kind": "cuda", "version": "12.4"}',
+    "machine.mpi": '{"implementation": "openmpi"}',
+    "payload": '{"git": "https://example.org/code.git", "ref": "v1.0"}',
+    "payload_collection": '{"id": "a collection\'s UUID", "path": "/~/data/"}',
+    "spack": '{"specs": ["hdf5@1.14"]}',
+    "verify": '{"imports": ["numpy"]}',
+}
 
 
 class SpecRefused(Exception):
@@ -87,6 +103,11 @@ def matching(value: Any, field: str, grammar: re.Pattern[str], limit: int, wante
 def each_of(
     value: Any, field: str, check: Callable[[Any, str], Any], limit: int = 500
 ) -> list[Any]:
+    example = OBJECT_EXAMPLES.get(f"{field}[]")
+    if example and not isinstance(value, list):
+        raise SpecRefused(
+            field, f"'{field}' must be a list such as [{example}], not {shown(value)}."
+        )
     if isinstance(value, str):
         raise SpecRefused(
             field,
@@ -105,8 +126,7 @@ def texts_of(
     value: Any, field: str, key: re.Pattern[str], wanted: str, limits: tuple[int, int, int]
 ) -> dict[str, str]:
     """An object of one-line texts; ``limits`` are of its entries, a key's length and a text's length."""
-    if not isinstance(value, dict):
-        raise SpecRefused(field, f"'{field}' must be an object, not {shown(value)}.")
+    require_object(value, field)
     if len(value) > limits[0]:
         raise SpecRefused(
             field, f"'{field}' has {len(value)} entries; at most {limits[0]} are accepted."
@@ -119,16 +139,34 @@ def texts_of(
     return checked
 
 
-def object_of(value: Any, field: str, known: tuple[str, ...]) -> dict[str, Any]:
+def require_object(value: Any, field: str) -> None:
     if not isinstance(value, dict):
-        raise SpecRefused(field, f"'{field}' must be an object, not {shown(value)}.")
+        example = OBJECT_EXAMPLES.get(re.sub(r"\[\d+\]", "[]", field), "{}")
+        raise SpecRefused(
+            field, f"'{field}' must be an object such as {example}, not {shown(value)}."
+        )
+
+
+def object_of(value: Any, field: str, known: tuple[str, ...]) -> dict[str, Any]:
+    require_object(value, field)
     for key in value:
         if key not in known:
             raise SpecRefused(
                 f"{field}.{key}",
-                f"'{field}' has an unknown field {shown(key)}; known are {', '.join(known)}.",
+                f"'{field}' has an unknown field {shown(key)}{meant(key, known)}; "
+                f"known are {', '.join(known)}.",
             )
-    return value
+    given: dict[str, Any] = value
+    return given
+
+
+def meant(given: Any, known: Collection[str]) -> str:
+    """`` (is "pip" meant?)`` where a name is nearly a known one; else nothing."""
+    word = str(given)[:64].lower()
+    near = difflib.get_close_matches(word, known, 1, 0.7) or [
+        name for name in sorted(known) if len(word) > 2 and name.startswith(word)
+    ]
+    return f' (is "{near[0]}" meant?)' if near else ""
 
 
 def place_of(value: Any, field: str) -> str:

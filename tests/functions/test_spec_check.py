@@ -98,6 +98,27 @@ def test_slow_patterns_do_not_hang_the_guard() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"environment": ["A=1"]}, 'such as {"OMP_NUM_THREADS": "4"}, not ["A=1"]'),
+        ({"files": {"/etc/motd": "x"}}, 'a list such as [{"path": "/etc/motd", "content": "hello"}]'),
+        ({"files": ["/etc/motd"]}, '\'files[0]\' must be an object such as {"path": "/etc/motd"'),
+        ({"machine": {"gpu": True}}, 'such as {"kind": "cuda", "version": "12.4"}, not true'),
+        ({"apt": ["git curl"]}, "give each an entry of its own"),
+        ({"pip": ["git+https://a.org/x.git"]}, 'name the package before its address, as in "x @ https'),
+        ({"pip": ["./mine"]}, "'payload.install'"),
+        ({"payload": {"git": "https://a.org/x.git@v1"}}, "as 'payload.ref'"),
+        ({"environment": {"PATH": "/x:$PATH"}}, '"$PATH" would stay as it is written'),
+        ({"mount": ["/x"]}, 'Unknown field "mount" (is "mounts" meant?)'),
+        ({"env": {"A": "x"}}, '(is "environment" meant?)'),
+        ({"payload": {"dest": "/x"}}, '(is "destination" meant?)'),
+    ],
+)  # fmt: skip
+def test_a_refusal_says_what_would_be_right(fields: dict[str, Any], words: str) -> None:
+    assert words in checked_or_refused({**MINIMAL, **fields})[1]
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.just(math.nan) | st.text(max_size=8),
     lambda children: (
