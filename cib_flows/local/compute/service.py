@@ -17,6 +17,7 @@ from typing import Any
 from cib_flows.local.actions import Identity
 from cib_flows.local.amqp.broker import Broker, Message
 from cib_flows.local.compute import wire
+from cib_flows.local.compute.allow_lists import registered_allow_list
 from cib_flows.local.compute.couriers import Courier
 from cib_flows.local.compute.daemons import DaemonEndpoints
 from cib_flows.local.compute.endpoint_store import EndpointStore
@@ -196,9 +197,15 @@ class ComputeService:
         self.check_endpoint(submission.endpoint_id)
         if not submission.tasks:
             raise _invalid("A submission needs at least one task.")
-        for name, _ in submission.tasks:
+        allowed = self.allowed_functions(submission.endpoint_id)
+        for name in {name: None for name, _ in submission.tasks}:
             self.function(name)
-            self._check_allowed(submission.endpoint_id, name)
+            if allowed is not None and name not in allowed:
+                raise ComputeError(
+                    403,
+                    "FUNCTION_NOT_PERMITTED",
+                    f"Function {name} not permitted on endpoint {submission.endpoint_id}",
+                )
         if sum(len(payload) for _, payload in submission.tasks) > MAX_SUBMISSION:
             raise ComputeError(413, "PAYLOAD_TOO_LARGE", "A submission may hold at most 10 MB.")
         group_id = submission.task_group_id or str(uuid.uuid4())
@@ -242,19 +249,13 @@ class ComputeService:
             self.daemons.dispatch(place, tasks)
         return Submitted(group_id, [work.task_id for work in listed])
 
-    def _check_allowed(self, endpoint_id: str, function_id: str) -> None:
-        allowed = self.allowed_functions(endpoint_id)
-        if allowed is not None and function_id not in allowed:
-            raise ComputeError(
-                403,
-                "FUNCTION_NOT_PERMITTED",
-                f"Function {function_id} not permitted on endpoint {endpoint_id}",
-            )
-
     def allowed_functions(self, endpoint_id: str) -> list[str] | None:
         """The only functions that an endpoint's registration allows; None: all."""
         registration = self.daemons.store.get(endpoint_id)
-        return registration.allowed_functions if registration is not None else None
+        if registration is not None:
+            return registration.allowed_functions
+        site = self.sites.find(endpoint_id)
+        return registered_allow_list((site.home if site else self._home).endpoint_dir)
 
     def _engine_task(self, work: Work) -> EngineTask:
         function = self.store.function(work.function_id)
