@@ -1,0 +1,170 @@
+"""Flows that build a container on the way and use it, run for real without a batch system."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cib_flows.deployment import ensure_deployed
+from cib_flows.flow import compose
+from cib_flows.flow_parts import flow_part
+from cib_flows.profiles import Globus, connect
+
+from .beamline import Beamline
+from .conftest import PLAIN, LocalGlobus
+
+LISTED = '''
+def listed(path):
+    """Runs on the host: says whether the image is there."""
+    import os
+    return {"exists": os.path.exists(path)}
+'''
+ERRORS = ["ActionUnableToRun", "ActionFailedException", "ActionTimeout"]
+
+
+@pytest.fixture(scope="module")
+def beamline(globus: LocalGlobus, tmp_path_factory: pytest.TempPathFactory) -> Beamline:
+    return Beamline(globus, tmp_path_factory.mktemp("beamline"))
+
+
+def test_the_beamline_example(beamline: Beamline) -> None:
+    first = beamline.ran()
+    assert first["container_was_there"] is False
+    assert first["analysis"]["image"].endswith(".sif")
+    second = beamline.ran()
+    assert second["container_was_there"] is True
+    assert second["container_id"] == first["container_id"]
+
+
+def test_the_example_says_what_failed(beamline: Beamline, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.yaml"
+    broken.write_text(
+        "name: broken\nbase: {image: 'python:3.11-slim'}\npip: [no-such-package-cib-zz]\n"
+    )
+    done = beamline.run("--container", str(broken))
+    assert done.returncode == 1
+    assert "the run failed: " in done.stderr
+    assert "no-such-package-cib-zz" in done.stderr
+    assert not list((beamline.folder / "results").glob("*/broken*"))
+
+    nowhere = beamline.run(scan="/no-such-scan/")
+    assert nowhere.returncode == 1
+    assert "Traceback" not in nowhere.stderr
+    assert beamline.globus.leftovers() == []
+
+
+def test_the_example_refuses_wrong_usage(beamline: Beamline) -> None:
+    done = beamline.run("--frames", "instrument:/scan1/")
+    assert done.returncode == 2
+    assert "does not begin with a collection's UUID" in done.stderr
+
+
+# --- flows of one's own -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def client(globus: LocalGlobus) -> Globus:
+    return connect("local", str(globus.home))
+
+
+def ended(client: Globus, flow_id: str, body: dict[str, Any]) -> dict[str, Any]:
+    import time
+
+    run = client.flow(flow_id).run_flow(body)
+    while True:
+        found = dict(client.flows.get_run(run["run_id"]).data)
+        if found["status"] not in ("ACTIVE", "INACTIVE"):
+            return found
+        time.sleep(0.3)
+
+
+def test_a_composed_flow_and_its_caught_failure(client: Globus) -> None:
+    deployment = ensure_deployed(client)
+    function = client.compute.register_function(
+        {"function_name": "listed", "function_code": LISTED, "serialized": False}
+    )["function_uuid"]
+    host = {
+        "StartAt": "Look",
+        "States": {
+            "Look": {
+                "Type": "Action",
+                "ActionUrl": "https://compute.actions.globus.org/v3",
+                "Parameters": {
+                    "endpoint_id": deployment.build_endpoint,
+                    "user_endpoint_config": {"profile": "run"},
+                    "tasks": [{"function_id": function, "kwargs": {"path.$": "$.container.path"}}],
+                },
+                "ResultPath": "$.look",
+                "WaitTime": 600,
+                "ExceptionOnActionFailure": True,
+                "Catch": [{"ErrorEquals": ERRORS, "ResultPath": "$.caught", "Next": "Broken"}],
+                "End": True,
+            },
+            "Recover": {
+                "Type": "Pass",
+                "Parameters": {"why.$": "$.build_failure.cause"},
+                "ResultPath": "$.recovered",
+                "End": True,
+            },
+            "Broken": {"Type": "Fail", "Cause": "The look failed."},
+        },
+    }
+    larger = compose(host, flow_part(deployment), before="Look", on_failure="Recover")
+    assert larger.remarks == []
+    flow = client.flows.create_flow("Composed", larger.definition, larger.input_schema)["id"]
+    good = ended(client, flow, {"container_spec": {**PLAIN, "name": "composed"}})
+    assert good["status"] == "SUCCEEDED", good["details"]
+    output = good["details"]["output"]
+    assert output["look"]["details"]["result"] == [{"exists": True}]
+    assert output["container"]["name"] == "composed"
+
+    spec = {**PLAIN, "name": "composed", "apt": ["no-such-debian-package"]}
+    caught = ended(client, flow, {"container_spec": spec})
+    assert caught["status"] == "SUCCEEDED", caught["details"]
+    assert "no-such-debian-package" in caught["details"]["output"]["recovered"]["why"]
+
+
+def test_the_deployed_flow_as_an_action(client: Globus, globus: LocalGlobus) -> None:
+    deployment = ensure_deployed(client)
+    parent = {
+        "StartAt": "Build",
+        "States": {
+            "Build": {
+                "Type": "Action",
+                "ActionUrl": f"https://flows.globus.org/flows/{deployment.flow_id}",
+                "Parameters": {"name.$": "$.name", "base": PLAIN["base"], "worker": "none"},
+                "ResultPath": "$.build",
+                "WaitTime": 86400,
+                "ExceptionOnActionFailure": True,
+                "Catch": [{"ErrorEquals": ERRORS, "ResultPath": "$.caught", "Next": "Caught"}],
+                "Next": "Use",
+            },
+            "Use": {
+                "Type": "Pass",
+                "Parameters": {"image.$": "$.build.details.output.container.path"},
+                "ResultPath": "$.use",
+                "End": True,
+            },
+            "Caught": {
+                "Type": "Pass",
+                "Parameters": {"yes": True},
+                "ResultPath": "$.was",
+                "End": True,
+            },
+        },
+    }
+    flow = client.flows.create_flow("Parent", parent, {})["id"]
+    good = ended(client, flow, {"name": "called"})
+    assert good["status"] == "SUCCEEDED", good["details"]
+    shown = globus.cli("containers", "show", "called", "--json").document["container"]
+    assert good["details"]["output"]["use"]["image"] == shown["path"]
+    # the called run is the caller's own, and can be followed by itself
+    child = good["details"]["output"]["build"]["action_id"]
+    assert globus.cli("status", child, "--json").document["status"] == "SUCCEEDED"
+
+    bad = ended(client, flow, {"name": "Not A Name"})
+    caught = json.dumps(bad["details"]["output"]["caught"])
+    assert "does not match" in caught or "name" in caught
