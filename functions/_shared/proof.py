@@ -32,7 +32,11 @@ from .sif import partition_sha256, squash_partition
 from .squash_listing import list_image, unreadable
 
 # Nothing of the host: an empty home in memory (programs may write there), no environment, no bound folders.
-CONTAINED = ["--containall", "--cleanenv", "--no-eval", "--pwd", "/"]
+# What a site mounts into every container would hide what an image lacks at all other sites.
+CONTAINED = [
+    *("--containall", "--cleanenv", "--no-eval", "--pwd", "/"),
+    *("--no-mount", "bind-paths,hostfs"),
+]
 # A loopback device and nothing else; the one network that Apptainer gives everybody.
 NO_NETWORK = ["--net", "--network", "none"]
 WORKER_PROGRAM = "globus-compute-endpoint"
@@ -87,8 +91,12 @@ class ImageUnderTest:
         # the work area is private, and gone after the run whatever happens here
         with tempfile.TemporaryDirectory(prefix="verify-", dir=self.folder.work) as place:
             output, errors = os.path.join(place, "output"), os.path.join(place, "errors")
+            # one's own names, which Apptainer otherwise takes from the node
+            hosts = os.path.join(place, "hosts")
+            write_text(hosts, f"127.0.0.1 localhost {platform.node()}\n::1 localhost\n")
+            binds = ["--bind", f"{hosts}:/etc/hosts:ro"]
             ended = run_guarded(
-                [self.engine, self.action, *CONTAINED, *options, self.path, *arguments],
+                [self.engine, self.action, *CONTAINED, *binds, *options, self.path, *arguments],
                 cwd="/",
                 environment=self.environment,
                 log_path=errors,

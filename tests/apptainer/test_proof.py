@@ -15,6 +15,8 @@ from .conftest import PLAIN, LocalGlobus
 
 # One environment for most of these, so that it is built once and kept.
 WITH_JINJA = {**PLAIN, "pip": ["jinja2"], "verify": {"imports": []}}
+# Apptainer's own configuration mounts this into every container, and a site's may mount whole software trees.
+NOTHING_OF_THE_SITE = "! grep -q ' /etc/localtime ' /proc/self/mountinfo"
 
 
 def refused(globus: LocalGlobus, code: str, **fields: Any) -> str:
@@ -40,7 +42,11 @@ def test_a_sound_image_is_proved_in_every_point(globus: LocalGlobus) -> None:
             "apt": ["openmpi-bin"],
             "pip": ["jinja2"],
             "mounts": ["/scratch"],
-            "verify": {"files": ["/usr/bin/mpiexec"], "mpi": True},
+            "verify": {
+                "files": ["/usr/bin/mpiexec"],
+                "mpi": True,
+                "commands": [NOTHING_OF_THE_SITE, "getent hosts localhost"],
+            },
         }
     )
     found = verification_of(made)
