@@ -51,7 +51,9 @@ def phase_rows(case: dict[str, Any]) -> list[list[str]]:
         phases = [part["phases"] for part in parts if "phases" in part]
         if phases:
             medians = [statistics.median([p.get(name, 0.0) for p in phases]) for name in PHASES]
-            found.append([kind, *(f"{seconds:.1f}" if seconds else "" for seconds in medians)])
+            found.append(
+                [kind, *(f"{seconds:.1f}" if seconds >= 0.05 else "" for seconds in medians)]
+            )
     return found
 
 

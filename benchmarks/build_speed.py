@@ -30,6 +30,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from build_report import KINDS, picture, text_table  # beside this program
+
 from cib_flows.functions._shared.places import processors
 from cib_flows.functions._shared.registry import resolve
 from cib_flows.functions._shared.run_versions import engine_version, worker_versions
@@ -38,11 +40,6 @@ from cib_flows.functions.build_image import build_image
 from cib_flows.functions.register_container import register_container
 from cib_flows.functions.render_recipe import render_recipe
 from cib_flows.functions.verify_image import verify_image
-
-try:  # as a program beside it, or as a part of the checkout
-    from build_report import KINDS, picture, text_table
-except ImportError:
-    from benchmarks.build_report import KINDS, picture, text_table
 
 BASE = "python:3.11-slim"
 CASES: dict[str, dict[str, Any]] = {

@@ -27,6 +27,7 @@ import click  # noqa: E402
 import sentences  # noqa: E402
 import yaml  # noqa: E402
 
+from benchmarks import build_report  # noqa: E402
 from cib_flows.cli import main as cli  # noqa: E402
 from cib_flows.functions._shared import site  # noqa: E402
 from cib_flows.functions._shared.diagnostics import ROWS  # noqa: E402
@@ -285,6 +286,34 @@ def _commands(group: click.Group, path: str) -> Iterable[list[str]]:
             yield [code(" ".join([path, name, *words])), command.get_short_help_str(90)]
 
 
+# --- benchmarks.md ---------------------------------------------------------------------------------
+
+
+def measured_builds() -> Json:
+    return read_json(ROOT / "benchmarks" / "measured" / "build_speed.json")
+
+
+def build_speed() -> str:
+    parts = []
+    for case in measured_builds()["cases"]:
+        parts.append(f"**{case['case']}**\n\n{table(build_report.HEADS, build_report.rows(case))}")
+        parts.append(build_report.sentence(case))
+    return "\n\n".join(parts)
+
+
+def build_phases() -> str:
+    rows = [
+        [case["case"], *row]
+        for case in measured_builds()["cases"]
+        for row in build_report.phase_rows(case)
+    ]
+    return table(("case", "build", *build_report.PHASES), rows)
+
+
+def build_picture() -> str:
+    return build_report.picture(measured_builds()["cases"])
+
+
 # --- the pages -------------------------------------------------------------------------------------
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
@@ -293,7 +322,9 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "errors.md": {"codes": error_codes, "signatures": signatures},
     "site-profile.md": {"keys": site_keys},
     "cli.md": {"commands": command_table},
+    "benchmarks.md": {"build-speed": build_speed, "build-phases": build_phases},
 }
+PICTURES: dict[str, Callable[[], str]] = {"build-speed.svg": build_picture}
 
 
 def filled(text: str, parts: Mapping[str, Callable[[], str]]) -> str:
@@ -333,6 +364,12 @@ def main(arguments: list[str] | None = None) -> int:
             stale.append(name)
             if not check:
                 page.write_text(after, encoding="utf-8")
+    for name, draw in PICTURES.items():
+        picture, drawn = DOCS / name, draw()
+        if not picture.exists() or picture.read_text(encoding="utf-8") != drawn:
+            stale.append(name)
+            if not check:
+                picture.write_text(drawn, encoding="utf-8")
     for name in stale:
         print(
             f"docs/{name} {'is out of date; run: python docs/generate.py' if check else 'was rewritten'}"
