@@ -19,6 +19,7 @@ import time
 from typing import IO, Any
 
 from ._shared.catalogue import Catalogue
+from ._shared.holds import leased_where_registered
 from ._shared.modules import load_modules
 from ._shared.processes import clean_environment
 from ._shared.results import StepFailed, shorten
@@ -76,11 +77,10 @@ def run_in_container(
             container, source, function, args, kwargs, argv, command, gpu, script
         )
         launcher = _launcher(ranks, function)
-        result = {
-            "ok": True,
-            "step": "run_in_container",
-            **_run(launcher, image, inside, text, mark, gpu, timeout_s),
-        }
+        site = load_site()
+        with leased_where_registered(site, image, "run_in_container"):
+            ran = _run(site, launcher, image, inside, text, mark, gpu, timeout_s)
+        result = {"ok": True, "step": "run_in_container", **ran}
     except StepFailed as failure:
         result = {"ok": False, "step": "run_in_container", "error": failure.as_json()}
     result["elapsed_s"] = round(time.monotonic() - started, 3)
@@ -170,6 +170,7 @@ def _image(container: str) -> str:
 
 
 def _run(
+    site: dict[str, Any],
     launcher: list[str],
     image: str,
     inside: list[str],
@@ -178,7 +179,6 @@ def _run(
     gpu: str | None,
     timeout_s: float | None,
 ) -> dict[str, Any]:
-    site = load_site()
     load_modules(site)
     engine = find_apptainer()
     if not engine:

@@ -20,7 +20,7 @@ from typing import Any
 
 from .catalogue_index import CatalogueIndex, image_key, read_object
 from .files import sync_folder, write_json, write_text
-from .grammars import IMAGE_NAME, TAG, UUID
+from .grammars import IMAGE_NAME, SHA256, TAG, UUID
 from .results import StepFailed, shorten
 
 # The namespace of container ids: UUIDv5(URL namespace, "urn:cib-flows:container"). Part of the public contract.
@@ -293,6 +293,15 @@ class Catalogue:
             f"No container '{shorten(reference, 80)}' is registered on this endpoint.",
             _known_tags(name, known),
         )
+
+
+def container_of_image(catalogue: Catalogue, path: str) -> tuple[str, str] | None:
+    """``(name, sha256)`` of a path in the catalogue, None for another file."""
+    folder, file_name = os.path.split(os.path.realpath(path))
+    sha256 = file_name.removesuffix(".sif")
+    if os.path.dirname(folder) != os.path.realpath(catalogue.images):
+        return None
+    return (os.path.basename(folder), sha256) if SHA256.fullmatch(sha256) else None
 
 
 def _known_tags(name: str, known: dict[str, dict[str, Any]]) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import secrets
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
-from .catalogue import Catalogue, utc_now
+from .catalogue import Catalogue, container_of_image, utc_now
 from .catalogue_index import image_key, read_object
 from .files import write_json
 from .results import StepFailed
@@ -17,6 +19,8 @@ from .run_folder import RUN_ID, RunFolder
 from .working import DEAD_AFTER_S, FORGOTTEN_AFTER_S
 
 LEASE_BEAT_S = 60.0
+# No place for a lease is no reason not to run an image.
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -54,6 +58,27 @@ def leased(catalogue: Catalogue, name: str, sha256: str, why: str) -> Iterator[N
         if os.path.exists(path):
             os.unlink(path)
         catalogue.touch(name, sha256)
+
+
+@contextmanager
+def leased_where_registered(site: dict[str, Any], image: str, why: str) -> Iterator[None]:
+    """Lease the image in the file ``image`` where it lies in a catalogue of the site; another file is nobody's.
+
+    Where no lease can be written it is used without: what is removed lies in the trash for a day before it is
+    deleted.
+    """
+    with ExitStack() as stack:
+        for root in (site["root"], *site["shared_roots"]):
+            catalogue = Catalogue(root)
+            found = container_of_image(catalogue, image)
+            if found and catalogue.is_whole(*found):
+                try:
+                    stack.enter_context(leased(catalogue, *found, why))
+                except OSError as error:
+                    if error.errno not in UNWRITABLE:
+                        raise
+                break
+        yield
 
 
 def pin(catalogue: Catalogue, name: str, sha256: str, why: str) -> None:

@@ -13,10 +13,10 @@ import os
 import re
 from typing import Any
 
-from .catalogue import Catalogue, utc_now
+from .catalogue import Catalogue, container_of_image, utc_now
 from .catalogue_index import read_object
 from .files import sha256_file, write_text
-from .grammars import SHA256, split_image_reference
+from .grammars import split_image_reference
 from .pgp import plain_fingerprint
 from .results import StepFailed, shorten
 from .signing import Signer, signed_text
@@ -188,15 +188,6 @@ def base_of(record: dict[str, Any]) -> str:
         return image
     host, path, tag, digest = parts
     return f"{host}/{path}" + (f":{tag}" if tag else "") + (f"@{digest}" if digest else "")
-
-
-def container_of_image(catalogue: Catalogue, path: str) -> tuple[str, str] | None:
-    """``(name, sha256)`` of a path in the catalogue, None for another file."""
-    folder, file_name = os.path.split(os.path.realpath(path))
-    sha256 = file_name.removesuffix(".sif")
-    if os.path.dirname(folder) != os.path.realpath(catalogue.images):
-        return None
-    return (os.path.basename(folder), sha256) if SHA256.fullmatch(sha256) else None
 
 
 def require_signer(site: dict[str, Any], signer: Signer | None, image: str) -> str | None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import platform
+import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +19,13 @@ pytest.importorskip("globus_compute_endpoint")
 
 from globus_compute_endpoint.endpoint.config.utils import load_config_yaml
 
+from cib_flows.functions._shared.catalogue import Catalogue
+from cib_flows.functions._shared.holds import holds, storage_time
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 INSTALL = REPOSITORY / "deploy_scripts" / "install_endpoint.sh"
-GENERATE = REPOSITORY / "deploy_scripts" / "endpoints" / "generate.py"
+ENDPOINTS = REPOSITORY / "deploy_scripts" / "endpoints"
+GENERATE = ENDPOINTS / "generate.py"
 BATCH_SITES = ("slurm", "delta", "polaris", "aurora")
 FUNCTION = "01234567-89ab-cdef-0123-456789abcdef"
 SETTINGS = {
@@ -98,6 +106,67 @@ def test_control_runs_on_the_login_node_and_takes_only_text_and_json(
     assert control["engine"]["max_workers"] > 1
     assert control["allowed_functions"] == [FUNCTION]
     assert len(control["engine"]["allowed_serializers"]) == 2
+
+
+@pytest.mark.parametrize("site", [*BATCH_SITES, "local"])
+def test_a_job_in_an_image_leases_it_for_as_long_as_it_lives(
+    site: str, installed: dict[str, Path], tmp_path: Path
+) -> None:
+    root = tmp_path / "images-of-demo"
+    key = f"demo@{'a' * 64}"
+    image = root / "images" / "demo" / f"{'a' * 64}.sif"
+    image.parent.mkdir(parents=True)
+    image.write_text("SIF")
+    Path(image.with_suffix(".json")).write_text("{}")
+    folder = tmp_path / "endpoint"
+    shutil.copytree(installed.get(site, ENDPOINTS / site), folder)
+    schema = folder / "user_config_schema.json"
+    text = schema.read_text().replace("/shared/images", str(root))
+    schema.write_text(text.replace("<image-root>", str(root)))
+    provider = config(folder, {"container_uri": str(image)})["engine"]["provider"]
+    script = f"module() {{ :; }}\nsleep() {{ command sleep 0.05; }}\n{provider['worker_init']}"
+    job = subprocess.Popen(
+        ["bash", "-c", f"{script}\necho up; read word"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert job.stdin is not None
+    assert job.stdout is not None
+    assert job.stdout.readline() == "up\n"
+    catalogue = Catalogue(str(root))
+    try:
+        held = wait_for(lambda: holds(catalogue, storage_time(str(root))).get(key))
+        assert held == [("lease", f"workers on {platform.node()}")]
+    finally:
+        job.communicate("\n", timeout=60)
+    assert job.returncode == 0
+    wait_for(lambda: not holds(catalogue, storage_time(str(root))))
+    # its age counts from now on
+    assert (root / "uses" / key).exists()
+
+
+def test_a_job_in_an_image_of_no_catalogue_runs_without_a_lease(tmp_path: Path) -> None:
+    endpoint, place = tmp_path / "endpoint", tmp_path / "place"
+    shutil.copytree(ENDPOINTS / "local", endpoint)
+    place.mkdir()
+    schema = endpoint / "user_config_schema.json"
+    schema.write_text(schema.read_text().replace("<image-root>", str(place)))
+    uri = str(place / "plain.sif")
+    provider = config(endpoint, {"container_uri": uri})["engine"]["provider"]
+    done = subprocess.run(
+        ["bash", "-euc", provider["worker_init"]], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(place.iterdir()) == []
+
+
+def wait_for(answer: Callable[[], Any]) -> Any:
+    end = time.monotonic() + 30
+    while not (found := answer()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return found
 
 
 @pytest.mark.parametrize("site", BATCH_SITES)

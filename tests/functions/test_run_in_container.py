@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cib_flows.functions import run_in_container as module
+from cib_flows.functions._shared import holds as holds_module
+from cib_flows.functions._shared.catalogue import Catalogue
+from cib_flows.functions._shared.holds import holds, storage_time
+from cib_flows.functions.collect_garbage import collect_garbage
+from cib_flows.functions.remove_container import remove_container
 from cib_flows.functions.run_in_container import run_in_container
+from tests.functions.conftest import Site
+from tests.functions.test_catalogue import publish
+
+EVERYTHING = {"max_age_s": 0, "keep_last": 0, "min_age_s": 0}
 
 # Runs the words behind the image on this machine, and notes how it was called.
 SHIM = """#!{python}
@@ -188,3 +200,45 @@ def test_an_image_that_does_not_start_is_told_from_a_failing_command(image: Path
     assert result["error"]["code"] == "image_unreadable"
     image.write_text("SIF")
     assert run_in_container(str(image), command=["sh", "-c", "exit 255"])["returncode"] == 255
+
+
+def test_an_image_is_leased_while_it_is_used(
+    image: Path, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CIB_FLOWS_SITE", str(site.path))
+    monkeypatch.setenv("CIB_FLOWS_RUN", "yes")
+    record = publish(site.root, "one")
+    key = f"{record['name']}@{record['sha256']}"
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    command = ["sh", "-c", f"read word < {gate}"]
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(run_in_container, record["path"], command=command)
+        with gate.open("w") as stream:  # opens once the command reads
+            now = storage_time(str(site.root))
+            found = holds(Catalogue(str(site.root)), now)
+            gone = collect_garbage(dry_run=False, rules=EVERYTHING)
+            removed = remove_container(record["container_id"], force=True)
+            stream.write("go\n")
+        result = running.result(60)
+    assert result["returncode"] == 0
+    assert found == {key: [("lease", "run_in_container")]}
+    assert gone["images"]["count"] == 0
+    assert removed["error"]["code"] == "in_use"
+    assert (site.root / "uses" / key).exists()
+    assert collect_garbage(dry_run=False, rules=EVERYTHING)["images"]["count"] == 1
+
+
+def test_an_image_of_a_catalogue_that_may_only_be_read_runs_without_a_lease(
+    image: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = publish(site.root, "one")
+    monkeypatch.setenv("CIB_FLOWS_SITE", str(site.path))
+    monkeypatch.setenv("CIB_FLOWS_RUN", "yes")
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(holds_module, "write_json", refuse)
+    result = run_in_container(record["path"], command=["true"])
+    assert (result["ok"], result["returncode"]) == (True, 0)
