@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -27,7 +28,7 @@ from ._shared.node_check import (
     node_points,
     point,
 )
-from ._shared.places import GIB, choose_tmpdir
+from ._shared.places import GIB, choose_tmpdir, node_path
 from ._shared.processes import clean_environment
 from ._shared.results import StepFailed, run_step, shorten
 from ._shared.run_versions import WORKER_PACKAGES, engine_version, find_apptainer
@@ -61,7 +62,8 @@ def _check(part: str) -> dict[str, Any]:
     except StepFailed as failure:
         return _report("", [point("site profile", RED, failure.message, failure.hint)], versions)
     points = [point("site profile", GREEN, f"'{site['name']}', with its root at {site['root']}.")]
-    points += [_root_point(site), _network_point(site), _worker_point(versions)]
+    points += [_root_point(site), *_certificates_points(site), _network_point(site)]
+    points += [_worker_point(versions)]
     if part == "control":
         return _report(site["name"], [*points, _staging_point(site)], versions)
     points += _modules_points(site)
@@ -146,8 +148,10 @@ def _root_point(site: dict[str, Any]) -> dict[str, str]:
 
 
 def _cache_point(site: dict[str, Any]) -> dict[str, str]:
-    path = site["cachedir"] or os.path.join(site["root"], "cache", "apptainer")
-    path = os.path.expandvars(os.path.expanduser(path))
+    try:
+        path = node_path(site["cachedir"] or f"{site['root']}/cache/apptainer", "cachedir")
+    except StepFailed as failure:
+        return point("cache", RED, failure.message, failure.hint)
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
     except OSError as problem:
@@ -208,6 +212,24 @@ def _staging_point(site: dict[str, Any]) -> dict[str, str]:
             "It must be the folder that the collection shows, on storage that this node sees.",
         )  # fmt: skip
     return point("staging", GREEN, f"{path} ({mount_of(path)[0]}) can be written.")
+
+
+def _certificates_points(site: dict[str, Any]) -> list[dict[str, str]]:
+    path = site["ca_bundle"]
+    if not path:
+        return []
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError:
+        return [
+            point(
+                "certificates",
+                RED,
+                f"The site profile's 'ca_bundle' {path} is not a readable file of certificates on this node.",
+                "Ask the endpoint's administrator to correct it.",
+            )
+        ]
+    return [point("certificates", GREEN, f"{path} can be read.")]
 
 
 def _network_point(site: dict[str, Any]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from .files import read_lent, remove_tree, tail_of, write_text
 from .lock_files import lend_lock
 from .payload_asks import asked_of, lend_asked
 from .phases import PHASES, phase_seconds
-from .places import processors
+from .places import node_path, processors
 from .processes import Ended, clean_environment, run_guarded
 from .registry import credentials_are_for
 from .results import StepFailed, shorten
@@ -108,7 +108,15 @@ class Builder:
             binds += ["--bind", f"{self.site['tools']}:/mnt/tools:ro"]
         write_text(os.path.join(self.exchange, "conda_install.py"), CONDA_INSTALL_SOURCE)
         if self.site["ca_bundle"]:
-            shutil.copyfile(self.site["ca_bundle"], os.path.join(self.exchange, "ca.crt"))
+            try:
+                shutil.copyfile(self.site["ca_bundle"], os.path.join(self.exchange, "ca.crt"))
+            except OSError as problem:
+                raise StepFailed(
+                    "site_invalid",
+                    f"The site profile's 'ca_bundle' {self.site['ca_bundle']} cannot be read on the build node: "
+                    f"{problem.strerror}.",
+                    "Ask the endpoint's administrator to correct it.",
+                ) from None
         lend_lock(self.folder, self.exchange)
         if "asked" in self.plan:
             lend_asked(asked_of(self.plan), os.path.join(self.exchange, "asked"))
@@ -191,7 +199,7 @@ def _build_environment(site: dict[str, Any], plan: dict[str, Any], scratch: str)
             environment.pop(key, None)
     temporary = os.path.join(scratch, "tmp")
     os.mkdir(temporary)
-    cache = site["cachedir"] or os.path.join(site["root"], "cache", "apptainer")
+    cache = node_path(site["cachedir"] or f"{site['root']}/cache/apptainer", "cachedir")
     os.makedirs(cache, mode=0o700, exist_ok=True)
     environment.update(APPTAINER_TMPDIR=temporary, APPTAINER_CACHEDIR=cache, TMPDIR=temporary)
     # APPTAINERENV_ variables are set inside %post, and are not kept in the image

@@ -29,7 +29,7 @@ def choose_tmpdir(
     runtime folder is memory that no build can see, though seldom large enough.
     """
     if wanted:
-        path: str = os.path.expandvars(os.path.expanduser(wanted))
+        path = node_path(wanted, "tmpdir")
         os.makedirs(path, exist_ok=True)
         return path
     if available_memory() // 2 >= need_bytes:
@@ -45,6 +45,22 @@ def choose_tmpdir(
         f"No temporary folder on the build node has {MIN_FREE_BYTES // GIB} GiB free for a build.",
         "Ask the endpoint's administrator to set 'tmpdir' in the site profile.",
     )
+
+
+def node_path(given: str, key: str) -> str:
+    """The site profile's path ``key`` with ``~`` and this node's variables filled in.
+
+    Raises :class:`StepFailed` ``site_invalid`` where a variable is not set: a folder called ``$SCRATCH`` would
+    be made wherever the worker happens to stand.
+    """
+    path: str = os.path.expandvars(os.path.expanduser(given))
+    if not path.startswith("/") or "$" in path:
+        raise StepFailed(
+            "site_invalid",
+            f"The site profile's '{key}' must be an absolute path, and on this node it is {path or 'empty'}.",
+            "Ask the endpoint's administrator to correct it; a variable in it may not be set on this node.",
+        )
+    return path
 
 
 def _is_fit(path: str, need_bytes: int) -> bool:

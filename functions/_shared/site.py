@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from typing import Any
 
+from .places import node_path
 from .results import StepFailed
+from .spec_words import shown
 
 SITE_VARIABLE = "CIB_FLOWS_SITE"
 DEFAULT_ROOT = "~/.cib-flows/containers"
@@ -62,6 +65,8 @@ NEEDED_PARTS = {
     "staging": ("collection_id", "collection_path", "path"),
     "root_collection": ("collection_id", "collection_path"),
 }
+# Numbers of which 0 makes sense.
+MAY_BE_NOTHING = ("stage_limit_bytes", "stage_max_age_s", "maximum_age_s")
 # How Apptainer becomes root in a build: what it finds by itself, or what a site must ask for or avoid.
 FAKEROOT_OPTIONS: dict[str, tuple[str, ...]] = {
     "auto": (),
@@ -139,7 +144,8 @@ def load_site() -> dict[str, Any]:
             if not _fits(key, value):
                 raise StepFailed(
                     "site_invalid",
-                    f"The site profile {path} has a wrong value for '{key}': {value!r}.",
+                    f"The site profile {path} has a wrong value for '{key}': it must be {_wanted(key)}, not "
+                    f"{shown(value)}.",
                 )
             site[key] = value
     # both spellings are in use: {"https": …} and {"https_proxy": …}
@@ -147,12 +153,30 @@ def load_site() -> dict[str, Any]:
         str(key).lower().removesuffix("_proxy"): str(value)
         for key, value in site["proxies"].items()
     }
-    site["root"] = os.path.realpath(os.path.expandvars(os.path.expanduser(site["root"])))
-    site["shared_roots"] = [
-        os.path.realpath(os.path.expandvars(os.path.expanduser(path)))
-        for path in site["shared_roots"]
-    ]
+    site["root"] = os.path.realpath(node_path(site["root"], "root"))
+    shared = [node_path(path, "shared_roots") for path in site["shared_roots"]]
+    site["shared_roots"] = [os.path.realpath(path) for path in shared]
     return site
+
+
+def _wanted(key: str) -> str:
+    """What :func:`_fits` takes, in words."""
+    if key == "fakeroot":
+        return f"one of {', '.join(FAKEROOT_OPTIONS)}"
+    if key in NEEDED_PARTS:
+        return f"an object of texts with {', '.join(NEEDED_PARTS[key])}"
+    number = "from 0 on" if key in MAY_BE_NOTHING else "above 0"
+    words = {
+        str: "a text",
+        bool: "true or false",
+        int: f"a whole number {number}",
+        float: f"a number {number}",
+        list: "a list of texts",
+        dict: "an object of numbers" if key == "retention" else "an object of texts",
+        type(None): "null",
+    }
+    kinds = [kind for kind in SITE_KEYS[key] if kind is not int or float not in SITE_KEYS[key]]
+    return " or ".join(words[kind] for kind in kinds)
 
 
 def _fits(key: str, value: Any) -> bool:
@@ -162,6 +186,8 @@ def _fits(key: str, value: Any) -> bool:
         return False
     if key == "fakeroot":
         return value in FAKEROOT_OPTIONS
+    if isinstance(value, (int, float)):
+        return math.isfinite(value) and (value > 0 or (value == 0 and key in MAY_BE_NOTHING))
     if isinstance(value, list):
         return all(isinstance(item, str) for item in value)
     if key == "retention" and isinstance(value, dict):

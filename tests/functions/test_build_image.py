@@ -242,6 +242,33 @@ def test_a_full_disk_is_told_as_such(
     assert "/node/cib-x" in error["message"]
 
 
+def test_places_of_the_site_are_those_of_the_build_node(
+    start: Start, site: Site, apptainer: Apptainer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NODE_DISK", str(tmp_path / "disk"))
+    site.set(tmpdir="$NODE_DISK/tmp", cachedir="$NODE_DISK/cache")
+    run = start()
+    assert build_image(run.id, run.recipe_sha256)["ok"] is True
+    environment = apptainer.asked["environment"]
+    assert environment["APPTAINER_CACHEDIR"] == str(tmp_path / "disk" / "cache")
+    assert environment["APPTAINER_TMPDIR"].startswith(str(tmp_path / "disk" / "tmp"))
+    monkeypatch.delenv("NODE_DISK")
+    run = start(name="other")
+    error = build_image(run.id, run.recipe_sha256)["error"]
+    assert error["code"] == "site_invalid"
+    assert "on this node it is $NODE_DISK/tmp" in error["message"]
+
+
+def test_certificates_that_the_build_node_lacks_are_told(
+    start: Start, site: Site, apptainer: Apptainer
+) -> None:
+    run = start()
+    site.set(ca_bundle="/no/such/file.pem")
+    error = build_image(run.id, run.recipe_sha256)["error"]
+    assert error["code"] == "site_invalid"
+    assert "/no/such/file.pem cannot be read on the build node" in error["message"]
+
+
 def test_an_unknown_run_is_told(site: Site, run_id: str) -> None:
     assert build_image(run_id, "0" * 64)["error"]["code"] == "run_not_found"
     assert build_image("../../etc", "0" * 64)["error"]["code"] == "run_not_found"

@@ -104,7 +104,16 @@ def test_an_endpoint_that_cannot_tell_its_version_says_so(
         ('{"payload_hosts": [1]}', "wrong value for 'payload_hosts'"),
         ('{"staging": {"path": "/x"}}', "wrong value for 'staging'"),
         ('{"proxies": {"https": 1}}', "wrong value for 'proxies'"),
-        ('{"build_time_limit_s": true}', "wrong value for 'build_time_limit_s'"),
+        (
+            '{"build_time_limit_s": true}',
+            "'build_time_limit_s': it must be a number above 0, not true",
+        ),
+        ('{"build_time_limit_s": 0}', "it must be a number above 0, not 0"),
+        ('{"verify_time_limit_s": NaN}', "it must be a number above 0, not NaN"),
+        ('{"most_builds": 0}', "it must be a whole number above 0 or null, not 0"),
+        ('{"stage_limit_bytes": -1}', "it must be a whole number from 0 on, not -1"),
+        ('{"fakeroot": "yes"}', "it must be one of auto, always, "),
+        ('{"proxies": {"http": "http://me:s3cret@p:1", "no": 1}}', "http://***@p:1"),
     ],
 )
 def test_a_broken_site_profile_is_the_administrators_to_mend(
@@ -117,6 +126,17 @@ def test_a_broken_site_profile_is_the_administrators_to_mend(
     assert result["error"]["code"] == "site_invalid"
     assert words in result["error"]["message"]
     assert str(site.path) in result["error"]["message"]
+
+
+@pytest.mark.parametrize("root", ["", "containers", "$NO_SUCH_VARIABLE/containers"])
+def test_a_root_that_is_nowhere_is_the_administrators_to_mend(
+    site: Site, run_id: str, root: str
+) -> None:
+    site.set(root=root)
+    result = render_recipe({"name": "demo", "base": {"image": "debian:12"}}, run_id)
+    assert result["error"]["code"] == "site_invalid"
+    assert "'root' must be an absolute path" in result["error"]["message"]
+    assert root in result["error"]["message"]
 
 
 def test_a_root_that_may_not_be_written_is_told(
