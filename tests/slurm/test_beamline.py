@@ -17,7 +17,8 @@ def beamline(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Beam
 def test_frames_in_container_built_analysis_as_a_job_results_out(beamline: Beamline) -> None:
     first = beamline.ran()
     assert first["container_was_there"] is False
-    image = beamline.globus.cli("containers", "show", "powder-reduction", "--json")
+    image = beamline.globus.cli("containers", "show", "powder-reduction:v1", "--json")
+    assert image.code == 0, image.output + image.errors
     container = image.document["container"]
     assert first["analysis"]["image"] == container["path"]
     assert first["analysis"]["job"], "the analysis is a Slurm job"
