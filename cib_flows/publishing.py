@@ -116,7 +116,7 @@ class PublishRun(BuildRun):
                 self._deployment.function_id("drop_delivery"),
                 endpoint_id,
                 FlowSource.packaged(PUBLISH_FLOW).control_config,
-                {"run_id": self.run_id, "offer": True},
+                {"run_id": self.run_id, "cancel": True},
                 timeout_s=30,
             )
         except CibFlowsError:

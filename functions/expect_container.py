@@ -13,6 +13,7 @@ from ._shared.deliveries import (
     new_place,
     require_agreed,
     require_staging,
+    require_wanted,
     sweep_places,
     wanted_name,
 )
@@ -71,6 +72,7 @@ def _expect(
     _require_room(site, offer["bytes"])
     sweep_places(site)
     place = new_place(site, folder, "delivery")
+    require_wanted(site, folder)
     return {
         **about,
         "present": False,

@@ -14,6 +14,7 @@ from ._shared.deliveries import (
     collection_folder,
     new_place,
     place_path,
+    require_wanted,
     sweep_places,
 )
 from ._shared.files import sha256_file
@@ -98,6 +99,7 @@ def _on_collection(site: dict[str, Any], folder: RunFolder, sources: list[str]) 
         raise
     # nothing is to be put into it or taken out until it is removed
     os.chmod(path, 0o500)
+    require_wanted(site, folder)
     return site["staging"]["collection_id"], collection_folder(site, folder, place)
 
 

@@ -53,6 +53,13 @@ def new_place(site: dict[str, Any], folder: RunFolder, kind: str) -> str:
     return place
 
 
+def require_wanted(site: dict[str, Any], folder: RunFolder) -> None:
+    """Once a place is made: clear it and raise :class:`StepFailed` ``aborted`` where the run was cancelled."""
+    if folder.is_aborted():
+        clear_places(site, folder, ("offer", "delivery"))
+        raise StepFailed("aborted", "The publication was cancelled.")
+
+
 def place_path(site: dict[str, Any], folder: RunFolder, place: str) -> str:
     """The file system's name of a place. Raises :class:`StepFailed` ``illegal_name``."""
     if not DELIVERY_PLACE.fullmatch(str(place)):

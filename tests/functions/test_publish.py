@@ -562,6 +562,19 @@ def test_what_a_cancelled_run_left_is_swept_after_two_weeks(
     assert all(later in name for name in sites.staged("there"))
 
 
+def test_a_step_that_is_under_way_when_the_run_is_cancelled_leaves_nothing(
+    sites: Sites, made: dict[str, Any], run_id: str
+) -> None:
+    offer = ok(offer_container(run_id, "demo:v1"))
+    assert ok(drop_delivery(run_id, True))["cleaned"]
+    refused(offer_container(run_id, "demo:v1"), "aborted")
+    assert sites.staged("here") == []
+    sites.at("there")
+    assert ok(drop_delivery(run_id, True))["cleaned"]
+    refused(expect_container(run_id, offer, DESTINATION), "aborted")
+    assert sites.staged("there") == []
+
+
 TIMEOUT = {"Error": "ActionTimeout", "Cause": "…"}
 NEVER_ASKED = {"step": "expect_container", "output": None}
 NOT_TRUSTED = {"ok": False, "error": {"code": "not_trusted", "message": "No."}}
