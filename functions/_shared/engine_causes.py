@@ -36,6 +36,18 @@ ENGINE_CAUSES: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "disk_full",
+        r"(?i)(/\S*/cache/(?:blob|oci-tmp|library|oras|net)\b)\S*?:? (?:no space left on device|disk quota exceeded)",
+        "Apptainer's cache of base images has no space left: {1}.",
+        "Ask the endpoint's administrator to make room there, or for another 'cachedir' in the site profile.",
+    ),
+    (
+        "disk_full",
+        r"(?i)(?<!\w)(/[^\s:'\"]+)['\"]?:? (?:no space left on device|disk quota exceeded)",
+        "The build ran out of disk space, when it wrote {1}.",
+        DISK_HINT,
+    ),
+    (
+        "disk_full",
         r"(?i)no space left on device|disk quota exceeded",
         "The build ran out of disk space.",
         DISK_HINT,
@@ -102,6 +114,14 @@ ENGINE_CAUSES: tuple[tuple[str, str, str, str], ...] = (
         "The build node's subordinate ids cannot be used, so a build cannot become root by them.",
         "Ask the endpoint's administrator to mend newuidmap and /etc/subuid, or to set 'fakeroot' to "
         "'ignore-subuid' in the site profile.",
+    ),
+    (
+        "apptainer_unusable",
+        r"no (?:valid )?mapping entry found in /etc/sub[ug]id|"
+        r"--remote, --fakeroot, or the proot command are required",
+        "The endpoint's account has no range of subordinate ids, without which SingularityCE cannot build.",
+        "Ask the endpoint's administrator for a range in /etc/subuid and /etc/subgid, for the proot command, or for "
+        "Apptainer.",
     ),
     (
         "apptainer_unusable",

@@ -100,7 +100,7 @@ def privilege_points(fakeroot: str = "auto") -> list[dict[str, str]]:
         )
     else:
         points.append(point("user namespaces", GREEN, "Unprivileged user namespaces are allowed."))
-    ids = _subuid_point()
+    ids = subordinate_ids_point()
     points.append(ids)
     if no_new_privileges():
         # Apptainer uses the ids that it finds listed, and does not fall back when their helpers fail
@@ -159,7 +159,7 @@ def no_new_privileges() -> bool:
     return "NoNewPrivs:\t1" in _read("/proc/self/status")
 
 
-def _subuid_point() -> dict[str, str]:
+def subordinate_ids_point() -> dict[str, str]:
     try:
         names = [pwd.getpwuid(os.geteuid()).pw_name, str(os.geteuid())]
     except KeyError:

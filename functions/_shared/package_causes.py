@@ -268,4 +268,10 @@ WEAK_CAUSES: tuple[tuple[str, str, str, str], ...] = (
         "A command that the recipe needs does not exist in the base image.",
         "The log's last lines name it; add its package to 'apt'.",
     ),
+    (
+        "apt_failed",
+        r"%post section: exit status 100",
+        "apt ended with an error.",
+        "The log's last lines are apt's own words; the lines that begin with 'E:' say what is wrong.",
+    ),
 )

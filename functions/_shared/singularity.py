@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+
+from .node_check import GREEN, subordinate_ids_point
 
 # Apptainer's own, each with whether a value follows it.
 UNKNOWN_TO_SINGULARITY = {
@@ -30,9 +33,15 @@ def engine_command(version: str, command: list[str]) -> list[str]:
             skip = UNKNOWN_TO_SINGULARITY[word]
         else:
             said.append(word)
-    if len(said) > 1 and said[1] == "build" and "--fakeroot" not in said and os.geteuid() != 0:
+    asks_for_root = len(said) > 1 and said[1] == "build" and "--fakeroot" not in said
+    if asks_for_root and os.geteuid() != 0 and not _can_only_proot():
         said.insert(2, "--fakeroot")
     return said
+
+
+def _can_only_proot() -> bool:
+    """Without the option, and without ids for it, SingularityCE takes the proot command where there is one."""
+    return subordinate_ids_point()["state"] != GREEN and bool(shutil.which("proot"))
 
 
 def engine_environment(version: str, environment: dict[str, str]) -> dict[str, str]:

@@ -179,6 +179,16 @@ def test_a_disk_that_is_full_while_the_base_is_unpacked(site: Site, tmp_path: Pa
     assert "'tmpdir'" in report["error"]["hint"]
 
 
+def test_a_cache_of_base_images_that_is_full(site: Site, tmp_path: Path) -> None:
+    place = tmp_path / "small"
+    site.within = tmpfs(place, "size=4m")
+    site.fields = {"cachedir": str(place), "fakeroot": "ignore-subuid"}
+    report = site.failed()
+    assert report["error"]["code"] == "disk_full"
+    assert f"cache of base images has no space left: {place}/cache/blob" in report["sentence"]
+    assert "'cachedir'" in report["error"]["hint"]
+
+
 def test_a_disk_that_a_command_fills(site: Site, tmp_path: Path) -> None:
     place = tmp_path / "small"
     site.within = tmpfs(place, "size=2100m")

@@ -78,6 +78,12 @@ LOGS: list[tuple[str, str, str]] = [
     ("FATAL:   container creation failed: mount /opt/cray->/opt/cray error: destination /opt/cray doesn't exist in container\n", "apptainer_unusable", "/opt/cray"),
     ("FATAL:   While performing build: packer failed to pack: write /tmp/build-temp-1/x: no space left on device\n", "disk_full", "disk space"),
     ("tar: x: Cannot write: Disk quota exceeded\n", "disk_full", "disk space"),
+    ("FATAL:   While performing build: packer failed to pack: write /local/t/build-temp-1/x: no space left on device\n", "disk_full", "wrote /local/t/build-temp-1/x"),
+    ("FATAL:   While performing build: conveyor failed to get: write /home/ada/.apptainer/cache/blob/blobs/sha256/ab12: disk quota exceeded\n", "disk_full", "cache of base images has no space left: /home/ada/.apptainer/cache/blob"),
+    ("FATAL:   While performing build: while running engine: while running %post section: exit status 100\n", "apt_failed", "apt ended"),
+    # SingularityCE
+    ("FATAL:   --remote, --fakeroot, or the proot command are required to build this source as a non-root user\n", "apptainer_unusable", "SingularityCE"),
+    ("FATAL:   could not use fakeroot: no mapping entry found in /etc/subuid for ada\n", "apptainer_unusable", "subordinate ids"),
     ("Err:1 http://deb.example.org/debian bookworm InRelease\n  Temporary failure resolving 'deb.example.org'\nE: Unable to locate package git\n", "network", "resolved"),
     ("fatal: unable to access 'https://x/': Could not resolve host: x\n", "network", "resolved"),
     ("SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: unable to get local issuer certificate\n", "network", "certificate"),

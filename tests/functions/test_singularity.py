@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,17 @@ def test_an_ordinary_account_must_ask_to_be_root(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(os, "geteuid", lambda: 4711)
     assert engine_command(CE, ["s", "build", "a", "b"]) == ["s", "build", "--fakeroot", "a", "b"]
     assert engine_command(CE, ["s", "exec", "a", "b"]) == ["s", "exec", "a", "b"]
+
+
+def test_an_account_without_ids_builds_by_proot_where_that_is_installed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "--fakeroot" in engine_command(CE, ["s", "build", "a", "b"])
+    (tmp_path / "proot").write_text("#!/bin/sh\n")
+    (tmp_path / "proot").chmod(0o755)
+    assert engine_command(CE, ["s", "build", "a", "b"]) == ["s", "build", "a", "b"]
 
 
 def test_a_build_with_singularity(
