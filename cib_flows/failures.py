@@ -30,14 +30,15 @@ class BuildFailure:
 
 
 def output_of(entries: Iterable[Mapping[str, Any]], state_name: str) -> dict[str, Any] | None:
-    """What the function of the action ``state_name`` returned, from a run's log entries."""
+    """What the function of the action ``state_name`` returned, from a run's log entries; in a larger
+    flow the state has a prefix."""
     found: dict[str, Any] | None = None
     for entry in entries:
         details = entry.get("details")
         if (
             entry.get("code") == "ActionCompleted"
             and isinstance(details, Mapping)
-            and details.get("state_name") == state_name
+            and str(details.get("state_name")).endswith(state_name)
         ):
             output = _first_result(details.get("output"))
             found = output if output is not None else found

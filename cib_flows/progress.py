@@ -16,7 +16,15 @@ from cib_flows.profiles import Globus
 from cib_flows.services import explained
 from cib_flows.tasks import FunctionCall, start_call
 
-__all__ = ["STEP_TITLES", "TERMINAL", "LogFollower", "Progress", "pause_after", "step_in"]
+__all__ = [
+    "STEP_TITLES",
+    "TERMINAL",
+    "LogFollower",
+    "Progress",
+    "pause_after",
+    "step_in",
+    "title_of",
+]
 
 STEP_TITLES = {
     "RenderRecipe": "rendering the recipe",
@@ -59,7 +67,7 @@ class Progress:
 
     @property
     def step_title(self) -> str:
-        return STEP_TITLES.get(self.step, self.step or "starting")
+        return title_of(self.step) or self.step or "starting"
 
     def with_answer(self, answer: Mapping[str, Any]) -> Progress:
         """The same moment with what ``watch_build`` said about it."""
@@ -71,6 +79,11 @@ class Progress:
             phase=str(answer.get("phase") or ""),
             percent=float(percent) if isinstance(percent, (int, float)) else None,
         )
+
+
+def title_of(step: str) -> str | None:
+    """What a state of our flows does, in words; in a larger flow the state has a prefix."""
+    return next((title for name, title in STEP_TITLES.items() if step.endswith(name)), None)
 
 
 def pause_after(elapsed_s: float) -> float:
@@ -85,7 +98,7 @@ def step_in(newest_first: list[Mapping[str, Any]]) -> str | None:
     for entry in newest_first:
         details = entry.get("details")
         name = details.get("state_name") if isinstance(details, Mapping) else None
-        if name in STEP_TITLES:
+        if name is not None and title_of(str(name)):
             return str(name)
     return None
 

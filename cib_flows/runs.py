@@ -25,6 +25,7 @@ from cib_flows.progress import (
     newest_entries,
     pause_after,
     step_in,
+    title_of,
 )
 from cib_flows.services import RefusedError, explained, is_transient
 from cib_flows.starting import start_once
@@ -353,14 +354,16 @@ class BuildRun:
         return LogFollower(self.globus, self.run_id, function_id, endpoint, self._control_config)
 
     def _build_endpoint(self) -> str | None:
-        """Where the run builds: as started here, else as its first action's log entry says."""
+        """Where the run builds: as started here, else as its own first step's log entry says."""
         if self._endpoint_id is None:
             for entry in self.logs():
                 details = entry.get("details")
-                sent = details.get("input") if isinstance(details, Mapping) else None
+                details = details if isinstance(details, Mapping) else {}
+                sent = details.get("input")
                 if entry.get("code") == "ActionStarted" and isinstance(sent, Mapping):
                     endpoint = sent.get("endpoint_id")
-                    if isinstance(endpoint, str):
+                    # A larger flow may have asked other endpoints before.
+                    if isinstance(endpoint, str) and title_of(str(details.get("state_name"))):
                         self._endpoint_id = endpoint
                         break
         return self._endpoint_id

@@ -100,7 +100,7 @@ class _View:
 
     def take(self, event: Progress) -> None:
         self._what = event.step_title
-        if event.phase and event.step == "BuildImage":
+        if event.phase and event.step.endswith("BuildImage"):
             self._what += f" ({event.phase})"
         if event.percent is not None:
             self._what += f", {event.percent:.0f} %"

@@ -333,10 +333,11 @@ def failing_report(**error: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize("prefix", ["", "Build"], ids=["alone", "in a larger flow"])
 def test_a_failed_run_says_what_its_report_says(
-    run: BuildRun, statuses: Callable[..., None], log: Any
+    run: BuildRun, statuses: Callable[..., None], log: Any, prefix: str
 ) -> None:
-    log(started("BuildImage"), completed("ReportFailure", failing_report()))
+    log(started(f"{prefix}BuildImage"), completed(f"{prefix}ReportFailure", failing_report()))
     statuses(run_document("FAILED", code="FlowFailed", description="The flow failed"))
     with pytest.raises(RunFailedError) as failed:
         run.result()
@@ -411,10 +412,17 @@ def test_a_run_that_waits_for_a_consent_says_so_and_can_be_resumed(
     assert resumed.call_count == 1
 
 
+@pytest.mark.parametrize("larger", [False, True], ids=["alone", "in a larger flow"])
 def test_cancelling_stops_the_run_and_then_its_build(
-    run: BuildRun, cloud: responses.RequestsMock, statuses: Callable[..., None], log: Any
+    run: BuildRun,
+    cloud: responses.RequestsMock,
+    statuses: Callable[..., None],
+    log: Any,
+    larger: bool,
 ) -> None:
-    log(started("BuildImage"))
+    before = started("Measure")
+    before["details"]["input"]["endpoint_id"] = RUN_ID
+    log(*([before, started("BuildBuildImage")] if larger else [started("BuildImage")]))
     statuses(run_document("ACTIVE"))
     cloud.post(f"{FLOWS}/runs/{RUN_ID}/cancel", json=run_document("FAILED"))
     cloud.post(f"{COMPUTE}/v3/endpoints/{BUILD_ENDPOINT}/submit", json={"tasks": {ABORT: [TASK]}})
@@ -499,4 +507,6 @@ def test_a_follower_takes_up_again_where_the_log_stopped(
 
 def test_progress_names_steps_in_words() -> None:
     assert Progress("ACTIVE", "BuildImage", 1.0).step_title == "building the image"
+    assert Progress("ACTIVE", "BuildBuildImage", 1.0).step_title == "building the image"
+    assert Progress("ACTIVE", "Measure", 1.0).step_title == "Measure"
     assert Progress("ACTIVE", "", 1.0).step_title == "starting"
