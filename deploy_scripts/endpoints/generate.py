@@ -318,9 +318,10 @@ engine:
       root="${image%/images/*}"; lease="$root/leases/$key/job-$(uname -n)-$$"
       if [ -d "$root/images" ] && mkdir -p "${lease%/*}" "$root/uses" 2>/dev/null; then
         (
+          trap 'rm -f "$lease"' EXIT
+          trap 'exit 0' HUP INT TERM
           while kill -0 $$ && printf '{"why": "workers on %s"}' "$(uname -n)" > "$lease" &&
             : > "$root/uses/$key"; do sleep 30; done
-          rm -f "$lease"
         ) < /dev/null > /dev/null 2>&1 &
       fi
   # 'exec', not 'run': an image with any entrypoint works. The run folder holds the certificates and the

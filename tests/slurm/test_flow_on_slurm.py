@@ -53,6 +53,14 @@ def test_builds_and_functions_are_jobs(cluster: Cluster) -> None:
     assert said["job"] not in (None, building[0])
     assert said["secrets"] == []
     assert cluster.globus.leftovers() == []
+    # the job's workers wait for more, and hold their image
+    untagged = cluster.globus.cli("containers", "untag", "batch:latest")
+    assert untagged.code == 0, untagged.errors
+    words = ("containers", "remove", found["container_id"], "--force", "--json")
+    refused = cluster.globus.cli(*words).document["error"]
+    assert (refused["code"], "workers on" in refused["message"]) == ("in_use", True)
+    slurm("scancel", str(said["job"]))
+    assert until(lambda: cluster.globus.cli(*words).code == 0, 60), "a lease outlives its job"
 
 
 def start_sleeping(cluster: Cluster, name: str) -> tuple[str, str]:
