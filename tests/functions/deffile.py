@@ -1,6 +1,7 @@
 """Apptainer's reading of a definition file, written anew from its documented rules.
 
-It shares nothing with the renderer, so that what the renderer believes about definition files is tested too:
+It shares nothing with the renderer, so that what the renderer believes about definition files is tested too.
+``tests/apptainer/test_definition_rules.py`` holds these rules against the real Apptainer:
 
 * a stage begins at every ``bootstrap:`` at a line's beginning, whatever the case;
 * ``{{ word }}`` is a build argument, also across lines;
@@ -14,6 +15,7 @@ import re
 from dataclasses import dataclass, field
 
 SCANNER_LIMIT = 64 * 1024
+HEADERS = frozenset({"bootstrap", "from", "stage"})
 SECTIONS = frozenset({"labels", "post", "environment", "runscript", "help", "files"})
 
 
@@ -65,7 +67,9 @@ def _stage(text: str) -> Recipe:
         elif current is None:
             if line.strip():
                 key, _, value = line.partition(":")
-                if not value or key.lower() in recipe.header or value.rstrip().endswith("\\"):
+                if key.lower() not in HEADERS or key.lower() in recipe.header:
+                    raise NotReadable(f"the header {line!r}")
+                if not value or value.rstrip().endswith("\\"):
                     raise NotReadable(f"the header {line!r}")
                 recipe.header[key.lower()] = value.split("#")[0].strip()
         else:
