@@ -314,6 +314,20 @@ def build_picture() -> str:
     return build_report.picture(measured_builds()["cases"])
 
 
+# --- local-globus.md -------------------------------------------------------------------------------
+
+
+def client_calls() -> str:
+    """What tests/local/test_client_calls.py and tests/clients make."""
+    given: Mapping[str, Any] = yaml.safe_load((DOCS / "client-calls.yaml").read_text("utf-8"))
+    rows = [
+        [package, code(client), ", ".join(code(call) for call in calls)]
+        for package, clients in given.items()
+        for client, calls in clients.items()
+    ]
+    return table(("Package", "Client", "Calls"), rows)
+
+
 # --- the pages -------------------------------------------------------------------------------------
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
@@ -322,6 +336,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "errors.md": {"codes": error_codes, "signatures": signatures},
     "site-profile.md": {"keys": site_keys},
     "cli.md": {"commands": command_table},
+    "local-globus.md": {"calls": client_calls},
     "benchmarks.md": {"build-speed": build_speed, "build-phases": build_phases},
 }
 PICTURES: dict[str, Callable[[], str]] = {"build-speed.svg": build_picture}

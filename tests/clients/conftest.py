@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class Program:
     path: Path
     home: Home
     folder: Path
+    # What it was asked and answered with 0.
+    made: list[tuple[str, ...]] = field(default_factory=list)
 
     def __call__(self, *words: str, stdin: str = "", fails: bool = False) -> Answer:
         """Run it; its exit code must be 0, or another with ``fails``."""
@@ -59,6 +61,8 @@ class Program:
         )
         answer = Answer(done.returncode, done.stdout, done.stderr)
         assert (answer.code != 0) is fails, (words, answer)
+        if not fails:
+            self.made.append(words)
         return answer
 
     def json(self, *words: str) -> Any:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemon.namespace import Namespace
+from tests.local.recording import claimed
 
 from .environments import environment_with
 
@@ -79,9 +80,12 @@ def test_a_client_with_a_compute_tool_deploys_and_runs(
         shown["GLADIER_CLIENT_ID"] = shown["GLOBUS_COMPUTE_CLIENT_ID"]
         shown["GLADIER_CLIENT_SECRET"] = shown["GLOBUS_COMPUTE_CLIENT_SECRET"]
         shown["PYTHONPATH"] = ""
-        first, second = json.loads(run(str(python), str(PROGRAM), *words, **shown).splitlines()[-1])
+        said = run(str(python), str(PROGRAM), *words, **shown)
+        first, second, made = json.loads(said.splitlines()[-1])
     finally:
         local("stop")
     assert first["url"] == url
     assert (first["status"], first["result"]) == ("SUCCEEDED", [{"sum": 5}])
     assert second == first
+    (calls,) = claimed("gladier 0.11").values()
+    assert set(calls) <= set(made)

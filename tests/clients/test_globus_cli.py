@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cib_flows.local.home import Home
+from tests.local.recording import claimed
 
 from .conftest import Program
 
@@ -232,9 +233,22 @@ def test_files_are_listed_made_copied_and_removed(globus: Program, home: Home) -
     assert (home.staging_dir / name / "copy.txt").read_text() == "hello"
     listed = globus.json("ls", f"{here}:/{name}/")
     assert listed["DATA"][0]["size"] == 5
+    assert "file" in globus("stat", f"{here}:/{name}/copy.txt").text
     globus("rename", here, f"/{name}/copy.txt", f"/{name}/moved.txt")
+    events = globus("task", "event-list", task["task_id"]).text
+    assert "SUCCEEDED" in events
+    assert task["task_id"] in globus("task", "list").text
+    globus("task", "cancel", task["task_id"])
+    removal = globus.json("delete", f"{here}:/{name}/moved.txt")
+    globus("task", "wait", removal["task_id"], "--timeout", "60", "--polling-interval", "1")
+    assert not (home.staging_dir / name / "moved.txt").exists()
     globus("rm", "--recursive", f"{here}:/{name}")
     assert not (home.staging_dir / name).exists()
+
+
+def test_collections_are_found(globus: Program, home: Home) -> None:
+    here = home.client().staging_collection_id
+    assert here in globus("endpoint", "search", "staging").text
 
 
 def test_a_path_that_is_not_there_is_refused_as_transfer_does(globus: Program, home: Home) -> None:
@@ -243,3 +257,38 @@ def test_a_path_that_is_not_there_is_refused_as_transfer_does(globus: Program, h
     assert "NotFound" in refusal.errors
     refusal = globus("ls", f"{here}:/../", fails=True)
     assert "EndpointPermissionDenied" in refusal.errors or "403" in refusal.errors
+
+
+# --- search ---------------------------------------------------------------------------------------
+
+
+def test_an_index_is_filled_and_asked(globus: Program, tmp_path: Path) -> None:
+    index = globus.json("search", "index", "create", "From the CLI", "For a test")["id"]
+    assert index in globus("search", "index", "list").text
+    entry = {"subject": "image:a", "visible_to": ["public"], "content": {"name": "pandas"}}
+    document = tmp_path / "entries.json"
+    document.write_text(json.dumps({"ingest_type": "GMetaEntry", "ingest_data": entry}))
+    task = globus.json("search", "ingest", index, str(document))
+    assert "SUCCESS" in globus("search", "task", "show", task["task_id"]).text
+    found = globus.json("search", "query", index, "-q", "pandas")
+    assert [item["subject"] for item in found["gmeta"]] == ["image:a"]
+    globus("search", "index", "delete", index)
+
+
+# --- what the documentation says ------------------------------------------------------------------
+
+
+def test_every_command_of_the_table_was_run(
+    globus: Program, request: pytest.FixtureRequest
+) -> None:
+    here = [item.name for item in request.session.items if item.path == request.path]
+    written = [name for name in globals() if name.startswith("test_")]
+    if set(here) != set(written):
+        pytest.skip("only where the whole module is run")
+    (commands,) = claimed("globus-cli 3.43").values()
+    missing = [
+        command
+        for command in commands
+        if not any(" ".join(words).startswith(command) for words in globus.made)
+    ]
+    assert missing == []

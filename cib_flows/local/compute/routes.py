@@ -120,6 +120,7 @@ class _Handlers:
             "min_sdk_version": MIN_CLIENT_VERSION,
             "min_ep_version": MIN_CLIENT_VERSION,
             "min_endpoint_version": MIN_CLIENT_VERSION,
+            "git_sha": "0" * 40,
         }
 
     # -- functions -----------------------------------------------------------------------------

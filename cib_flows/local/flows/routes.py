@@ -89,7 +89,7 @@ def flow_routes(service: FlowsService) -> list[Route]:
 
     async def list_registered_apis(request: Request) -> Answer:
         # None can be registered here; a definition that names one is refused.
-        return {"registered_apis": [], "marker": None}
+        return {"registered_apis": [], "limit": 20, "has_next_page": False, "marker": None}
 
     async def list_web_inputs(request: Request) -> Answer:
         return service.web_inputs.page(_identity(request), request.query_params)

@@ -50,7 +50,26 @@ def endpoint_document(collection: Collection, owner: str) -> dict[str, Any]:
         "acl_editable": False,
         "my_effective_roles": ["administrator"],
         "DATA": [],
+        **_OF_OLDER_ENDPOINTS,
     }
+
+
+# The service's documents still have these, whatever the collection is.
+_OF_OLDER_ENDPOINTS: dict[str, Any] = {
+    "username": None,
+    "french_english_bilingual": False,
+    "globus_connect_setup_key": None,
+    "s3_url": None,
+    "s3_owner_activated": False,
+    "disable_anonymous_writes": False,
+    "myproxy_server": None,
+    "myproxy_dn": None,
+    "non_functional_endpoint_display_name": None,
+    "non_functional_endpoint_id": None,
+    "oauth_server": None,
+    "expire_time": None,
+    "in_use": False,
+}
 
 
 def _name(collections: Collections, collection_id: str | None) -> str | None:
