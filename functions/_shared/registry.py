@@ -53,7 +53,7 @@ def resolve(reference: str, site: dict[str, Any], bootstrap: str) -> tuple[str, 
     url = f"{scheme}://{api}/v2/{repository}/manifests/{wanted}"
     headers = {"Accept": MANIFEST_TYPES}
     try:
-        with _ask(url, site, headers, repository, may_log_in) as answer:
+        with ask_registry(url, site, headers, repository, may_log_in) as answer:
             found = answer.headers.get("Docker-Content-Digest")  # type: ignore[attr-defined]
             if not found or not re.fullmatch(r"sha256:[0-9a-f]{64}", found):
                 found = "sha256:" + hashlib.sha256(answer.read(MAX_MANIFEST_BYTES)).hexdigest()
@@ -78,11 +78,18 @@ def credentials_are_for(host: str, site: dict[str, Any]) -> bool:
     return host in site["registry_login_hosts"] or host in site["registry_mirrors"].values()
 
 
-def _ask(
-    url: str, site: dict[str, Any], headers: dict[str, str], repository: str, may_log_in: bool
+def ask_registry(
+    url: str,
+    site: dict[str, Any],
+    headers: dict[str, str],
+    repository: str,
+    may_log_in: bool,
+    code: str = "base_refused",
+    what: str = "The base image",
 ) -> IO[bytes]:
+    """As :func:`open_url`, after fetching the token for ``repository`` that the registry may ask for."""
     try:
-        return open_url(url, site, "base_refused", "The base image", headers)
+        return open_url(url, site, code, what, headers)
     except urllib.error.HTTPError as error:
         challenge = error.headers.get("WWW-Authenticate", "")
         if error.code != 401 or not challenge.lower().startswith("bearer "):
@@ -100,21 +107,13 @@ def _ask(
             token_headers["Authorization"] = f"Basic {pair}"
         realm = asked.get("realm", "")
         address = f"{realm}{'&' if '?' in realm else '?'}{query}"
-        with open_url(
-            address, site, "base_refused", "The base image's registry", token_headers
-        ) as answer:
+        with open_url(address, site, code, f"{what}'s registry", token_headers) as answer:
             given = json.loads(answer.read(MAX_MANIFEST_BYTES))
         fields = given if isinstance(given, dict) else {}
         token = str(fields.get("token") or fields.get("access_token") or "")
         if not re.fullmatch(r"[\x21-\x7e]*", token):
             raise ValueError("its token is not one word") from None
-        return open_url(
-            url,
-            site,
-            "base_refused",
-            "The base image",
-            {**headers, "Authorization": f"Bearer {token}"},
-        )
+        return open_url(url, site, code, what, {**headers, "Authorization": f"Bearer {token}"})
 
 
 def _is_local(host: str) -> bool:
