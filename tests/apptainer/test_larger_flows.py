@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,12 @@ def test_the_example_says_what_failed(beamline: Beamline, tmp_path: Path) -> Non
     assert done.returncode == 1
     assert "the run failed: " in done.stderr
     assert "no-such-package-cib-zz" in done.stderr
-    assert not list((beamline.folder / "results").glob("*/broken*"))
+    # the command line knows more about it: the code, what to do, and the build's log
+    (run_id,) = re.findall(r"started run (\S+)", done.stderr)
+    failure = beamline.globus.cli("wait", run_id, "--json").document["failure"]
+    assert failure["code"] == "pip_package_not_found"
+    assert failure["hint"]
+    assert Path(failure["log_path"]).is_file()
 
     nowhere = beamline.run(scan="/no-such-scan/")
     assert nowhere.returncode == 1
