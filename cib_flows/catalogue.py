@@ -185,10 +185,21 @@ class Catalogue:
         run_endpoint: str | None = None,
         move: bool = False,
     ) -> dict[str, Any]:
-        """Pulls ``oras://HOST/NAME:TAG`` to the endpoint, then proves and registers it as
-        ``register`` does. ``sha256`` is what it must have.
+        """Pulls ``oras://HOST/NAME:TAG``, or downloads an ``https://`` address, to the endpoint, then
+        proves and registers it as ``register`` does. ``sha256`` is what it must have, which a download
+        cannot do without. What broke off before goes on where it stopped.
         """
-        pulled = self.ask("pull_image", {"reference": reference, "sha256": sha256}, LONG_CALL_S)
+        if reference.startswith(("https://", "http://")):
+            if sha256 is None:
+                raise UsageError(
+                    "A download needs the sha256 that the image must have.",
+                    hint="'sha256sum FILE' prints it where the image is; give it with --sha256.",
+                )
+            question: dict[str, Any] = {"url": reference, "sha256": sha256}
+            pulled = self.ask("download_image", question, LONG_CALL_S)
+        else:
+            question = {"reference": reference, "sha256": sha256}
+            pulled = self.ask("pull_image", question, LONG_CALL_S)
         return self.register(
             str(pulled["path"]),
             name_tag,

@@ -19,6 +19,9 @@ from cib_flows.services import explained
 if TYPE_CHECKING:
     import globus_compute_sdk
 
+    from cib_flows.publishing import Delivery
+    from cib_flows.sites import Site
+
 __all__ = ["CommandResult", "Container", "list_containers", "run_argv"]
 
 # A task's result may have 10 MB; two streams of this size stay well below it once they are text.
@@ -120,6 +123,31 @@ class Container:
             "cached": self.cached,
             "executor": self.executor_arguments(),
         }
+
+    def publish(self, *sites: Site | str, name_tag: str = "", move: bool = False) -> list[Delivery]:
+        """Brings the container to other sites and waits until each of them has registered it.
+
+        A site is a name as ``cib-flows containers publish --to`` takes it, or a ``sites.Site``.
+        ``publishing.publish`` returns at once instead. Raises ``RunFailedError`` naming the sites that
+        did not get it; the others have it all the same.
+        """
+        from cib_flows.publishing import publish
+        from cib_flows.sites import Site, find_site, read_sites
+
+        globus = self.globus or connect()
+        words = [site for site in sites if isinstance(site, str)]
+        known = read_sites() if words else {}
+        found = [s if isinstance(s, Site) else find_site(globus, s, known) for s in sites]
+        source = str(self.record.get("endpoint_id") or "") or None
+        run = publish(
+            f"{self.name}:{self.tag}" if self.tag else self.container_id,
+            found,
+            globus,
+            name_tag=name_tag,
+            move=move,
+            source_endpoint=source,
+        )
+        return run.result()
 
     def executor_arguments(self) -> dict[str, Any]:
         """The two arguments that make a Compute ``Executor``, or a flow's action, run in the

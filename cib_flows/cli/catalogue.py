@@ -162,10 +162,10 @@ def push(common: Common, reference: str, artifact: str, build_endpoint: str | No
     _tell(common, answer, f"{answer['reference']} has the sha256 {answer['sha256']}")
 
 
-@click.command(short_help="Pull an image from a registry and register it.")
-@click.argument("artifact", metavar="oras://HOST/NAME:TAG")
+@click.command(short_help="Pull or download an image and register it.")
+@click.argument("artifact", metavar="ADDRESS")
 @click.argument("name_tag", metavar="NAME:TAG")
-@click.option("--sha256", help="What the image must have.")
+@click.option("--sha256", help="What the image must have; needed for https.")
 @click.option("--run-endpoint", type=EndpointId(), help="Where its functions run.")
 @click.option("--move", is_flag=True, help="Take the name from another container that has it.")
 @endpoint_option
@@ -179,7 +179,11 @@ def pull(
     move: bool,
     build_endpoint: str | None,
 ) -> None:
-    """Pull an image that was pushed to a registry, prove it and register it as NAME:TAG."""
+    """Bring the image at ADDRESS to the endpoint, prove it and register it as NAME:TAG.
+
+    ADDRESS is oras://HOST/NAME:TAG of a registry, or an https address of a SIF file. What broke off
+    goes on where it stopped when the command is given again.
+    """
     answer = _catalogue(common, build_endpoint).pull(
         artifact, name_tag, sha256=sha256, run_endpoint=run_endpoint, move=move
     )
