@@ -13,7 +13,7 @@ import click
 
 from cib_flows.cli.catalogue import VERBS, endpoint_option
 from cib_flows.cli.container_test import container_test
-from cib_flows.cli.discovery import publish_search, search
+from cib_flows.cli.discovery import publish_search, search, withdraw_search
 from cib_flows.cli.locks import diff, lock
 from cib_flows.cli.options import Common, common_options
 from cib_flows.cli.output import describe_container, human_size, note, print_json
@@ -35,7 +35,7 @@ def containers() -> None:
     """
 
 
-for verb in (*VERBS, lock, diff, container_test, publish, publish_search, search):
+for verb in (*VERBS, lock, diff, container_test, publish, publish_search, withdraw_search, search):
     containers.add_command(verb)
 
 

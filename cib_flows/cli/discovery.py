@@ -1,4 +1,4 @@
-"""``containers publish-search|search``: containers in a Globus Search index."""
+"""``containers publish-search|withdraw-search|search``: containers in a Globus Search index."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cib_flows.cli.catalogue import endpoint_option
 from cib_flows.cli.options import Common, common_options
 from cib_flows.cli.output import note, print_json
 
-__all__ = ["publish_search", "search"]
+__all__ = ["publish_search", "search", "withdraw_search"]
 
 
 @click.command("publish-search", short_help="Make containers known in a search index.")
@@ -29,16 +29,45 @@ def publish_search(
     visible_to: tuple[str, ...],
     build_endpoint: str | None,
 ) -> None:
-    """Write the records of CONTAINERs, by default of all, to the Globus Search index INDEX."""
+    """Write the records of CONTAINERs to the Globus Search index INDEX, over what stood there of them.
+
+    Without CONTAINERs all are written, and those that the catalogue no longer has are taken out.
+    """
     from cib_flows.catalogue import Catalogue
-    from cib_flows.discovery import publish_records
+    from cib_flows.discovery import publish_records, withdraw_missing
 
     catalogue = Catalogue(common.connect(), build_endpoint)
     count = publish_records(catalogue, index, visible_to, references or None)
+    withdrawn = 0 if references else withdraw_missing(catalogue, index)
     if common.json:
-        print_json({"ok": True, "index": index, "published": count})
+        print_json({"ok": True, "index": index, "published": count, "withdrawn": withdrawn})
+        return
+    click.echo(f"{count} containers were sent to the index {index}")
+    if withdrawn:
+        click.echo(f"{withdrawn} that are gone were taken out of it")
+
+
+@click.command("withdraw-search", short_help="Take containers out of a search index.")
+@click.argument("index", metavar="INDEX")
+@click.argument("references", metavar="CONTAINER…", nargs=-1, required=True)
+@endpoint_option
+@common_options
+def withdraw_search(
+    common: Common, index: str, references: tuple[str, ...], build_endpoint: str | None
+) -> None:
+    """Take what this endpoint published of CONTAINERs out of the Globus Search index INDEX.
+
+    A container that the catalogue no longer has is named by its whole id.
+    """
+    from cib_flows.catalogue import Catalogue
+    from cib_flows.discovery import withdraw_records
+
+    catalogue = Catalogue(common.connect(), build_endpoint)
+    count = withdraw_records(catalogue, index, references)
+    if common.json:
+        print_json({"ok": True, "index": index, "withdrawn": count})
     else:
-        click.echo(f"{count} containers were sent to the index {index}")
+        click.echo(f"{count} containers of this endpoint are not in the index {index} any more")
 
 
 @click.command("search", short_help="Find containers in a search index.")
