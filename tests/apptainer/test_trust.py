@@ -334,7 +334,7 @@ def test_a_pushed_image_is_the_same_container_at_two_more_sites(
         assert deployed.code == 0, deployed.output
         pull = ("containers", "pull", artifact, "theirs:v1", "--json", "--sha256")
         assert refusal(other.cli(*pull, "0" * 64))["code"] == "image_changed"
-        assert list((other.root / "incoming").iterdir()) == []
+        assert list(other.root.glob("incoming/*")) == []
         pulled = other.cli(*pull, made["sha256"])
         assert pulled.code == 0, pulled.output
         assert pulled.document["container_id"] == made["container_id"]
