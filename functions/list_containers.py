@@ -9,7 +9,7 @@ from typing import Any
 from ._shared.catalogue import Catalogue
 from ._shared.catalogue_index import image_key
 from ._shared.grammars import pip_name
-from ._shared.results import MAX_RESULT_BYTES, StepFailed, run_step, shorten
+from ._shared.results import MAX_RESULT_BYTES, StepFailed, fitting, run_step
 from ._shared.site import load_site
 
 DEFAULT_PAGE = 12
@@ -162,7 +162,7 @@ def _shown(catalogue: Catalogue, record: dict[str, Any]) -> dict[str, Any]:
     short["tags"] = tags[:20]
     short["record_path"] = catalogue.record_path(record["name"], record["sha256"])
     packages, spec = verification.get("packages") or {}, record.get("spec") or {}
-    short["description"] = shorten(str(spec.get("description") or ""), 500)
+    short["description"] = fitting(str(spec.get("description") or ""))
     short["python"] = verification.get("python")
     short["imports"] = (verification.get("imports") or [])[:60]
     short["package_count"] = len(packages)
