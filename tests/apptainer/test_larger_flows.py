@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +79,6 @@ def client(globus: LocalGlobus) -> Globus:
 
 
 def ended(client: Globus, flow_id: str, body: dict[str, Any]) -> dict[str, Any]:
-    import time
-
     run = client.flow(flow_id).run_flow(body)
     while True:
         found = dict(client.flows.get_run(run["run_id"]).data)
@@ -131,6 +131,53 @@ def test_a_composed_flow_and_its_caught_failure(client: Globus) -> None:
     caught = ended(client, flow, {"container_spec": spec})
     assert caught["status"] == "SUCCEEDED", caught["details"]
     assert "no-such-debian-package" in caught["details"]["output"]["recovered"]["why"]
+
+
+def waiting_host(*, seconds: int = 1) -> dict[str, Any]:
+    end = {"Type": "Wait", "Seconds": seconds, "End": True}
+    return {"StartAt": "Rest", "States": {"Rest": end}}
+
+
+def test_two_builds_in_one_run_are_two_containers(client: Globus, globus: LocalGlobus) -> None:
+    part = flow_part(ensure_deployed(client))
+    first = compose(
+        waiting_host(), part, before="Rest", prefix="One", input_property="one", output="$.first"
+    )
+    both = compose(first.definition, part, before="Rest", schema=first.input_schema)
+    flow = client.flows.create_flow("Two", both.definition, both.input_schema)["id"]
+    specs = {
+        "one": {**PLAIN, "name": "first-of-two", "commands": ["echo 1 > /one"]},
+        "container_spec": {**PLAIN, "name": "second-of-two", "commands": ["echo 2 > /two"]},
+    }
+    done = ended(client, flow, specs)
+    assert done["status"] == "SUCCEEDED", done["details"]
+    output = done["details"]["output"]
+    assert globus.inside(output["first"], "cat", "/one") == "1\n"
+    assert globus.inside(output["container"], "cat", "/two") == "2\n"
+    assert output["first"]["container_id"] != output["container"]["container_id"]
+    assert globus.leftovers() == []
+
+
+def test_cancelling_a_larger_flow_stops_its_build(client: Globus, globus: LocalGlobus) -> None:
+    part = flow_part(ensure_deployed(client))
+    larger = compose(waiting_host(), part, before="Rest")
+    flow = client.flows.create_flow("Long", larger.definition, larger.input_schema)["id"]
+    spec = {**PLAIN, "name": "long", "commands": ["echo now it sleeps", "sleep 600"]}
+    run_id = client.flow(flow).run_flow({"container_spec": spec})["run_id"]
+    log = globus.root / "runs" / str(run_id) / "build.log"
+    assert until(lambda: log.exists() and "now it sleeps" in log.read_text(errors="replace"))
+    assert globus.cli("cancel", str(run_id), "--json").code == 0
+    assert until(lambda: not globus.leftovers()), "the build goes on"
+
+
+def until(what: Callable[[], bool], seconds: float = 90) -> bool:
+    """Whether ``what`` comes true: for what a build does, where nothing can be awaited."""
+    end = time.monotonic() + seconds
+    while not what():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.3)
+    return True
 
 
 def test_the_deployed_flow_as_an_action(client: Globus, globus: LocalGlobus) -> None:

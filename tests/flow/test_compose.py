@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from cib_flows.errors import UsageError
 from cib_flows.flow import Part, compose, lint_definition
 from cib_flows.flow.rules_schema import schema_remarks
+from cib_flows.flow_files import read_flow
 from cib_flows.flow_source import FlowSource
 
 from .states import ENDPOINT, action
@@ -145,6 +147,37 @@ def test_building_and_publishing_in_one_flow() -> None:
     assert states["Analyse"]["Next"] == "PublishInput"
     assert states["PublishDone"]["ResultPath"] == "$.published"
     assert states["PublishTidy"]["End"] is True
+
+
+DEFINITIONS = sorted((Path(__file__).parent / "definitions").glob("*_definition.json"))
+
+
+@pytest.mark.parametrize("path", DEFINITIONS, ids=lambda path: path.stem)
+def test_the_build_fits_before_and_after_every_state_of_other_peoples_flows(path: Path) -> None:
+    host, schema = read_flow(path)
+    for name, state in host["States"].items():
+        places = ["before", *(["after"] if {"Next", "End"} & set(state) else [])]
+        for place in places:
+            options: dict[str, Any] = {place: name}
+            larger = compose(host, PART, schema=schema, **options)
+            for other, unchanged in host["States"].items():
+                ways = {"Next", "End", "Choices", "Default", "Catch"}
+                now = larger.definition["States"][other]
+                assert {k: v for k, v in now.items() if k not in ways} == {
+                    k: v for k, v in unchanged.items() if k not in ways
+                }
+            # nothing of ours reads what is not there, except where the host lets go of everything
+            if "old_habits" not in path.name:
+                assert larger.remarks == []
+
+
+@pytest.mark.parametrize("path", DEFINITIONS, ids=lambda path: path.stem)
+def test_other_peoples_flows_may_be_inserted_too(path: Path) -> None:
+    definition, schema = read_flow(path)
+    own = {remark.code for remark in lint_definition(definition, schema)[0]}
+    own |= {remark.code for remark in schema_remarks(schema)}
+    larger = compose(HOST, Part(definition, schema or {}), before="Analyse", schema=SCHEMA)
+    assert {remark.code for remark in larger.remarks} <= own
 
 
 def host_with(**states: Any) -> dict[str, Any]:

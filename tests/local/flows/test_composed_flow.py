@@ -20,6 +20,8 @@ from test_build_container_flow import (
 
 from cib_flows.flow import Composition, Part, compose
 from cib_flows.flow.compose_paths import Places, rewritten
+from cib_flows.functions._shared.results import MAX_RESULT_BYTES
+from cib_flows.functions._shared.spec_check import MAX_SPEC_BYTES
 
 SCHEMA = {
     "type": "object",
@@ -263,6 +265,31 @@ def test_two_builds_in_one_flow(server: FlowsServer, functions: Functions) -> No
     names = [kwargs["spec"]["name"] for name, kwargs, _ in functions.calls if "spec" in kwargs]
     assert names == ["other", "pandas"]
     assert {"one", "container"} <= set(done["details"]["output"])
+
+
+@pytest.mark.parametrize("fails", [None, "register_container", "fetch_payload"])
+def test_a_host_has_60_kb_for_itself_beside_the_largest_spec(
+    server: FlowsServer, functions: Functions, fails: str | None
+) -> None:
+    spec: dict[str, Any] = {**SPEC, "payload_collection": {"id": ENDPOINT, "path": "/x"}}
+    spec["commands"] = ["x" * 1000] * 30
+    spec["commands"].append("x" * (MAX_SPEC_BYTES - len(json.dumps(spec)) - 20))
+    assert MAX_SPEC_BYTES - 100 < len(json.dumps(spec)) <= MAX_SPEC_BYTES
+    for name, output in OUTPUTS.items():
+        # more than the functions return; tests/functions/test_sizes.py measures them
+        functions.answers[name] = {**output, "ballast": "x" * 3000}
+    functions.answers["render_recipe"]["payload_kind"] = "git"
+    functions.answers["prepare"] = {"sample": "s1"}
+    if fails is not None:
+        functions.answers[fails] = {
+            "ok": False,
+            "error": {"log_tail": "x" * (MAX_RESULT_BYTES - 200)},
+        }
+    done = run(server, composed(), {"sample": "s" * 60_000, "container_spec": spec})
+    if fails is None:
+        assert done["status"] == "SUCCEEDED", done["details"]
+    else:
+        assert done["details"]["cause"] == "It went wrong."
 
 
 @pytest.mark.parametrize(
