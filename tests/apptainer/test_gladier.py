@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,13 @@ import pytest
 
 from cib_flows.bundle import function_names
 from cib_flows.flow import lint_definition
-from tests.apptainer.conftest import LocalGlobus, start_globus  # noqa: F401 - a fixture
+from tests.clients.environments import environment_with
 
-from .environments import environment_with
+from .conftest import REPOSITORY, LocalGlobus
 
-pytestmark = [pytest.mark.clients, pytest.mark.apptainer]
+pytestmark = pytest.mark.clients
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-PROGRAM = Path(__file__).parent / "gladier_build_program.py"
+PROGRAM = Path(__file__).parent / "gladier_program.py"
 # What our package needs beside Gladier's own; as here, so that one environment is made once.
 NEEDED = ("click", "jsonschema", "python-jsonpath", "PyYAML")
 ENDPOINT = "7a2b8f0e-0000-4000-8000-000000000001"
@@ -35,15 +33,7 @@ def python() -> str:
     return str(environment_with("gladier==0.11.0", *wanted) / "bin" / "python")
 
 
-@pytest.fixture(scope="module")
-def globus(start_globus: Callable[..., LocalGlobus]) -> LocalGlobus:  # noqa: F811
-    found = start_globus()
-    if not found.has_compute_port:
-        pytest.skip("port 5000, the only one that the Compute SDK knows, is another program's")
-    return found
-
-
-def run(python: str, globus: LocalGlobus, spec: dict[str, Any]) -> Any:
+def run(python: str, globus: LocalGlobus, spec: dict[str, Any], **more: str) -> Any:
     shown = globus.cli("local", "env", "--json").document
     environment = {
         "PATH": os.environ["PATH"],
@@ -53,6 +43,7 @@ def run(python: str, globus: LocalGlobus, spec: dict[str, Any]) -> Any:
         **shown,
         "GLADIER_CLIENT_ID": shown["GLOBUS_COMPUTE_CLIENT_ID"],
         "GLADIER_CLIENT_SECRET": shown["GLOBUS_COMPUTE_CLIENT_SECRET"],
+        **more,
     }
     done = subprocess.run(
         [python, str(PROGRAM), json.dumps(spec)],
@@ -66,13 +57,18 @@ def run(python: str, globus: LocalGlobus, spec: dict[str, Any]) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_without_a_deployment_the_tool_says_what_to_do(python: str, globus: LocalGlobus) -> None:
-    assert "Nothing is deployed there" in run(python, globus, {})
+def test_without_a_deployment_the_tool_says_what_to_do(
+    python: str, globus: LocalGlobus, tmp_path: Path
+) -> None:
+    nowhere = str(tmp_path / "nowhere.json")
+    assert "Nothing is deployed there" in run(python, globus, {}, CIB_FLOWS_DEPLOYMENT=nowhere)
 
 
 def test_a_tool_runs_in_the_image_that_the_tool_before_it_built(
     python: str, globus: LocalGlobus
 ) -> None:
+    if not globus.has_compute_port:
+        pytest.skip("port 5000, the only one that the Compute SDK knows, is another program's")
     assert globus.cli("deploy", "--json").code == 0
     first, second = run(python, globus, SPEC)
     assert first["status"] == "SUCCEEDED", first
