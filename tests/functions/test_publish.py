@@ -25,7 +25,7 @@ from cib_flows.functions.offer_container import offer_container
 from cib_flows.functions.receive_container import receive_container
 from cib_flows.functions.report_delivery import report_delivery
 
-from .test_catalogue import published
+from .catalogues import published
 
 ENDPOINT = "11111111-1111-4111-8111-111111111111"
 DESTINATION = {"name": "delta", "endpoint": ENDPOINT}

@@ -17,8 +17,8 @@ from cib_flows.functions.register_image import register_image
 from cib_flows.functions.verify_container import verify_container
 from cib_flows.functions.verify_image import verify_image
 
+from .catalogues import ok, refused
 from .conftest import Apptainer, Run, Site
-from .test_catalogue import ok, refused
 
 ENDPOINT = "5f4f6f2e-6f8a-4cf0-8b0e-0d6c1f1f0b01"
 SIF = b"#!/usr/bin/env run-singularity\n".ljust(32, b"\0") + b"SIF_MAGIC\0 one"

@@ -19,8 +19,8 @@ from cib_flows.functions._shared.holds import holds, storage_time
 from cib_flows.functions.collect_garbage import collect_garbage
 from cib_flows.functions.remove_container import remove_container
 from cib_flows.functions.run_in_container import run_in_container
+from tests.functions.catalogues import publish
 from tests.functions.conftest import Site
-from tests.functions.test_catalogue import publish
 
 EVERYTHING = {"max_age_s": 0, "keep_last": 0, "min_age_s": 0}
 
