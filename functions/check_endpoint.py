@@ -32,9 +32,15 @@ from ._shared.places import GIB, choose_tmpdir, node_path
 from ._shared.processes import clean_environment
 from ._shared.results import StepFailed, run_step, shorten
 from ._shared.run_versions import WORKER_PACKAGES, engine_version, find_apptainer
-from ._shared.singularity import engine_command, engine_environment
+from ._shared.singularity import OWN_PROCESSES, engine_command, engine_environment
 from ._shared.site import FAKEROOT_OPTIONS, load_site
-from ._shared.tiny_image import TINY_RECIPE, TINY_SHELL, way_to_root, write_tiny_archive
+from ._shared.tiny_image import (
+    TINY_RECIPE,
+    TINY_SHELL,
+    shows_host,
+    way_to_root,
+    write_tiny_archive,
+)
 from ._shared.working import scratch_folder
 
 NO_RUN = "00000000"  # in the name of the scratch folder, where a run's id begins
@@ -292,6 +298,7 @@ def _try_tiny(engine: str, site: dict[str, Any], scratch: str, kind: str) -> lis
     os.mkdir(temporary)
     os.mkdir(cache)
     environment.update(APPTAINER_TMPDIR=temporary, APPTAINER_CACHEDIR=cache, TMPDIR=temporary)
+    environment.update(OWN_PROCESSES)
     options = list(FAKEROOT_OPTIONS[site["fakeroot"]]) or (
         ["--fakeroot"] if os.geteuid() == 0 else []
     )
@@ -319,6 +326,11 @@ def _try_tiny(engine: str, site: dict[str, Any], scratch: str, kind: str) -> lis
             "build", YELLOW, said,
             "Packages that make users or change owners may fail: ask for a range in /etc/subuid and "
             "/etc/subgid, or for the fakeroot command.",
+        )  # fmt: skip
+    if shows_host(log):
+        built = point(
+            "build", YELLOW, f"{said} Commands of a recipe reach the files of this account through /proc.",
+            "Let only people build here who may see what the account sees, or install a newer Apptainer.",
         )  # fmt: skip
     command = [
         engine,

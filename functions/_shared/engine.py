@@ -20,7 +20,7 @@ from .registry import credentials_are_for
 from .results import StepFailed, shorten
 from .run_folder import RunFolder
 from .run_versions import engine_version
-from .singularity import engine_command, engine_environment
+from .singularity import OWN_PROCESSES, engine_command, engine_environment
 from .site import FAKEROOT_OPTIONS
 from .time_left import time_limit_failure
 
@@ -202,6 +202,7 @@ def _build_environment(site: dict[str, Any], plan: dict[str, Any], scratch: str)
     cache = node_path(site["cachedir"] or f"{site['root']}/cache/apptainer", "cachedir")
     os.makedirs(cache, mode=0o700, exist_ok=True)
     environment.update(APPTAINER_TMPDIR=temporary, APPTAINER_CACHEDIR=cache, TMPDIR=temporary)
+    environment.update(OWN_PROCESSES)
     # APPTAINERENV_ variables are set inside %post, and are not kept in the image
     inside = {
         "PIP_INDEX_URL": site["pip_index_url"],

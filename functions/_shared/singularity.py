@@ -1,4 +1,4 @@
-"""SingularityCE where its words differ from Apptainer's: environment variables, and what ``build`` knows."""
+"""What a container engine is told when it builds, and SingularityCE where its words differ from Apptainer's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import shutil
 
 from .node_check import GREEN, subordinate_ids_point
 
+# %post is run by an engine inside the engine, which reads this as its own --pid. Without it %post shares a table
+# of processes with the outer one, and through /proc/1/root reaches all files of the account, private ones too.
+OWN_PROCESSES = {"APPTAINER_UNSHARE_PID": "1"}
 # Apptainer's own, each with whether a value follows it.
 UNKNOWN_TO_SINGULARITY = {
     "--mksquashfs-args": True,

@@ -15,13 +15,14 @@ import tarfile
 TINY_SHELL = "/bin/sh"
 # For a script that Apptainer binds into the image where it uses the fakeroot command.
 FAKEROOT_NEEDS = ("cat", "cut", "getopt", "sed")
-# Says who the build is by the shell's own words only.
+# Says who the build is by the shell's own words only. Every node has a /usr/share, and this image has none.
 TINY_RECIPE = """\
 Bootstrap: docker-archive
 From: {archive}
 
 %post
     while read -r inside outside count; do echo "cib-map $inside $outside $count"; done < /proc/self/uid_map
+    for process in /proc/[0-9]*; do [ ! -d "$process/root/usr/share" ] || echo cib-host-shows; done
     echo proved > /cib-proof
 """
 
@@ -104,3 +105,8 @@ def way_to_root(log: str) -> str:
     if len(maps) > 1 or int(maps[0][2]) >= 65536:
         return "with subordinate ids"
     return "in a root-mapped namespace" + (" with the fakeroot command" if command else "")
+
+
+def shows_host(log: str) -> bool:
+    """Whether the tiny build found the host's files behind a process that it could see."""
+    return bool(re.search(r"^cib-host-shows$", log, re.MULTILINE))

@@ -61,6 +61,7 @@ def test_doctor_builds_and_starts_an_image_on_the_endpoint(globus: LocalGlobus) 
     assert list(reports) == ["globus", "control", "build"]
     build = {point["name"]: point for point in reports["build"]["points"]}
     assert build["build"]["found"].startswith("A tiny image was built ")
+    assert "through /proc" not in build["build"]["found"]
     assert build["start"]["state"] != "red"
     assert reports["build"]["versions"]["parsl"]
     worst = {report["state"] for report in reports.values()}

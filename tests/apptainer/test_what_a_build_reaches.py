@@ -1,0 +1,52 @@
+"""A hostile recipe's own commands, which run as root of a namespace: what they reach of the endpoint's account."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cib_flows.functions._shared.processes import clean_environment
+from cib_flows.functions._shared.singularity import OWN_PROCESSES
+from cib_flows.functions._shared.site import FAKEROOT_OPTIONS
+from cib_flows.functions._shared.tiny_image import TINY_RECIPE, shows_host, write_tiny_archive
+
+from .conftest import PLAIN, LocalGlobus
+
+LOOK = """\
+import glob, sys
+found = glob.glob("/proc/[0-9]*/root" + sys.argv[1])
+sys.exit(f"reached {found}" if found else 0)
+"""
+
+
+def test_no_process_leads_out_of_the_build(globus: LocalGlobus) -> None:
+    """The engine's own processes stand on the node's file system, with the account's rights to all of it."""
+    private = globus.root / "private"
+    private.write_text("a token\n")
+    private.chmod(0o600)
+    look = {"path": "/usr/local/bin/look.py", "content": LOOK}
+    command = f"python3 /usr/local/bin/look.py {private}"
+    globus.built({"name": "looks-out", **PLAIN, "files": [look], "commands": [command]})
+
+
+@pytest.mark.parametrize("mode", sorted(FAKEROOT_OPTIONS))
+def test_the_tiny_build_tells_whether_the_host_shows(tmp_path: Path, mode: str) -> None:
+    """What doctor builds, in every way to become root."""
+    archive, recipe = tmp_path / "tiny.tar", tmp_path / "tiny.def"
+    write_tiny_archive(str(archive))
+    recipe.write_text(TINY_RECIPE.format(archive=archive))
+
+    def log_of(variables: dict[str, str]) -> str:
+        done = subprocess.run(
+            ["apptainer", "build", "--force", *FAKEROOT_OPTIONS[mode], "x.sif", str(recipe)],
+            cwd=tmp_path,
+            env={**clean_environment({}), "APPTAINER_CACHEDIR": str(tmp_path), **variables},
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True,
+        )  # fmt: skip
+        return done.stdout
+
+    assert not shows_host(log_of(OWN_PROCESSES))
+    if not shows_host(log_of({})):
+        pytest.skip("this engine gives %post processes of its own unasked")
