@@ -15,6 +15,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from cib_flows.functions._shared.spec_check import check_spec  # noqa: E402
 from cib_flows.functions._shared.spec_words import SpecRefused  # noqa: E402
 
 FLOW = ROOT / "flows" / "build_container"
+PUBLISH_FLOW = ROOT / "flows" / "publish_container"
 Json = dict[str, Any]
 
 
@@ -71,8 +73,8 @@ def code(value: Any) -> str:
 # --- spec.md ---------------------------------------------------------------------------------------
 
 
-def spec_fields() -> str:
-    schema = read_json(FLOW / "input_schema.json")
+def spec_fields(flow: Path = FLOW) -> str:
+    schema = read_json(flow / "input_schema.json")
     rows = list(_fields(schema, ""))
     return table(("Field", "Type", "Default", "Limits", "Meaning"), rows)
 
@@ -136,8 +138,8 @@ def refusals() -> str:
 # --- flow.md ---------------------------------------------------------------------------------------
 
 
-def flow_graph() -> str:
-    states = read_json(FLOW / "definition.json")["States"]
+def flow_graph(flow: Path = FLOW) -> str:
+    states = read_json(flow / "definition.json")["States"]
     lines = ["```mermaid", "flowchart TD"]
     for name, state in states.items():
         lines.append(f"    {name}{_shape(name, state)}")
@@ -191,9 +193,9 @@ def _condition(rule: Json) -> str:
     return f"{name} {'is' if operator.endswith('Equals') else operator} {value}"
 
 
-def flow_states() -> str:
+def flow_states(flow: Path = FLOW) -> str:
     rows = []
-    for name, state in read_json(FLOW / "definition.json")["States"].items():
+    for name, state in read_json(flow / "definition.json")["States"].items():
         does, wait = state.get("Comment", ""), state.get("WaitTime")
         if state["Type"] == "Choice":
             does = "; ".join(f"{label}: {code(target)}" for target, label in _edges(state))
@@ -333,6 +335,11 @@ def client_calls() -> str:
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "spec.md": {"fields": spec_fields, "refusals": refusals},
     "flow.md": {"graph": flow_graph, "states": flow_states, "functions": function_pages},
+    "publish.md": {
+        "publish-fields": partial(spec_fields, PUBLISH_FLOW),
+        "publish-graph": partial(flow_graph, PUBLISH_FLOW),
+        "publish-states": partial(flow_states, PUBLISH_FLOW),
+    },
     "errors.md": {"codes": error_codes, "signatures": signatures},
     "site-profile.md": {"keys": site_keys},
     "cli.md": {"commands": command_table},

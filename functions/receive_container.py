@@ -218,11 +218,14 @@ class _Delivery:
                         f"What was delivered is not what was offered: {file_name}.",
                         BRING_AGAIN,
                     )
-                with (
-                    os.fdopen(handle, "rb", closefd=False) as stream,
-                    open(os.path.join(inside, file_name), "xb") as target,
-                ):
+                copy = os.path.join(inside, file_name)
+                with os.fdopen(handle, "rb", closefd=False) as stream, open(copy, "xb") as target:
                     shutil.copyfileobj(stream, target, 1024 * 1024)
+            except OSError as error:
+                error.filename = (
+                    error.filename or inside
+                )  # so that a full disk is said to be that one
+                raise
             finally:
                 os.close(handle)
 
