@@ -42,7 +42,11 @@ def _search(globus: Globus) -> globus_sdk.SearchClient:
     with explained("log in to Globus Search"):
         scopes = globus_sdk.SearchClient.scopes
         # made only where it is needed: a login then asks for this consent too
-        return globus_sdk.SearchClient(app=globus.app, app_scopes=[scopes.search, scopes.ingest])
+        return globus_sdk.SearchClient(
+            app=globus.app,
+            app_scopes=[scopes.search, scopes.ingest],
+            retry_config=globus.retries(),
+        )
 
 
 def search_entry(

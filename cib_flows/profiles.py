@@ -12,7 +12,7 @@ import hashlib
 import os
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from cib_flows.errors import UsageError
-from cib_flows.services import Pacer, explained
+from cib_flows.services import Pacer, explained, retries
 
 if TYPE_CHECKING:
     import globus_compute_sdk
     import globus_sdk
+    from globus_sdk.transport import RetryConfig
 
 __all__ = ["Globus", "ProfileName", "connect", "connect_as", "default_home", "record_place"]
 
@@ -55,6 +56,8 @@ class Globus:
     flows_pacer: Pacer = field(default_factory=Pacer)
     # Globus Compute allows 20 requests in 10 seconds, and a first deployment has almost as many.
     compute_pacer: Pacer = field(default_factory=lambda: Pacer(19))
+    # How each client tries again what failed for now.
+    retries: Callable[[], RetryConfig] = retries
 
     @cached_property
     def flows(self) -> globus_sdk.FlowsClient:
@@ -70,6 +73,7 @@ class Globus:
                     scopes.run_status,
                     scopes.run_manage,
                 ],
+                retry_config=self.retries(),
             )
 
     @cached_property
@@ -77,14 +81,14 @@ class Globus:
         import globus_sdk
 
         with explained("log in to Globus Compute"):
-            return globus_sdk.ComputeClientV3(app=self.app)
+            return globus_sdk.ComputeClientV3(app=self.app, retry_config=self.retries())
 
     @cached_property
     def compute_v2(self) -> globus_sdk.ComputeClientV2:
         import globus_sdk
 
         with explained("log in to Globus Compute"):
-            return globus_sdk.ComputeClientV2(app=self.app)
+            return globus_sdk.ComputeClientV2(app=self.app, retry_config=self.retries())
 
     @cached_property
     def transfer(self) -> globus_sdk.TransferClient:
@@ -92,7 +96,7 @@ class Globus:
         import globus_sdk
 
         with explained("log in to Globus Transfer"):
-            return globus_sdk.TransferClient(app=self.app)
+            return globus_sdk.TransferClient(app=self.app, retry_config=self.retries())
 
     def flow(self, flow_id: str, data_access: Sequence[str] = ()) -> globus_sdk.SpecificFlowClient:
         """A client that may start and resume runs of one flow; logging in asks for that flow's
@@ -101,7 +105,9 @@ class Globus:
         import globus_sdk
 
         with explained("log in to the flow"):
-            client = globus_sdk.SpecificFlowClient(flow_id, app=self.app)
+            client = globus_sdk.SpecificFlowClient(
+                flow_id, app=self.app, retry_config=self.retries()
+            )
             return client.add_app_transfer_data_access_scope(data_access) if data_access else client
 
     def compute_sdk_client(self) -> globus_compute_sdk.Client:

@@ -38,8 +38,6 @@ __all__ = ["BuildRun", "RunStatus"]
 
 MAX_LABEL = 64
 # Each of these has had the SDK's own five retries: together some minutes.
-LOGINS = 3
-UNAUTHORIZED = 401
 OUTAGES_ENDURED = 6
 
 
@@ -326,19 +324,10 @@ class BuildRun:
         return FlowSource.packaged().control_config
 
     def _document(self) -> dict[str, Any]:
-        """The run as the service has it. The SDK renews an expired token once in a call; when the new one
-        is lost on the way too, another call gets another.
-        """
-        attempt = 1
-        while True:
-            self.globus.flows_pacer.wait()
-            try:
-                with explained(f"look up the run {self.run_id}"):
-                    return dict(self.globus.flows.get_run(self.run_id).data)
-            except RefusedError as refused:
-                if refused.status != UNAUTHORIZED or attempt == LOGINS:
-                    raise
-            attempt += 1
+        """The run as the service has it."""
+        self.globus.flows_pacer.wait()
+        with explained(f"look up the run {self.run_id}"):
+            return dict(self.globus.flows.get_run(self.run_id).data)
 
     def _newest_step(self) -> str | None:
         return step_in(newest_entries(self.globus, self.run_id))

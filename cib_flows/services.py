@@ -19,10 +19,12 @@ from cib_flows.errors import CibFlowsError, NotFoundError, ServiceError, UsageEr
 
 if TYPE_CHECKING:
     import globus_sdk
+    from globus_sdk.transport import RetryCheckResult, RetryConfig, RetryContext
 
-__all__ = ["Pacer", "RefusedError", "explained", "is_transient"]
+__all__ = ["Pacer", "RefusedError", "explained", "is_expired", "is_transient", "retries"]
 
 TRANSIENT = (429, 500, 502, 503, 504)
+UNAUTHORIZED = 401
 
 
 class RefusedError(ServiceError):
@@ -43,6 +45,34 @@ def is_transient(failure: CibFlowsError) -> bool:
     if isinstance(failure, RefusedError):
         return failure.status in TRANSIENT
     return isinstance(failure, ServiceError)
+
+
+def is_expired(failure: CibFlowsError) -> bool:
+    """Whether the login was refused; nothing was done then, and another call gets a new token."""
+    return isinstance(failure, RefusedError) and failure.status == UNAUTHORIZED
+
+
+def retries() -> RetryConfig:
+    """How a client tries again: as the SDK's own do, but a token that has expired is renewed
+    whenever that shows. The SDK looks once in a call, at the first answer, and misses a token that
+    expires while the service is busy.
+    """
+    from globus_sdk.transport import RetryConfig
+
+    config = RetryConfig()
+    config.checks.register_check(_renew_login)
+    return config
+
+
+def _renew_login(context: RetryContext) -> RetryCheckResult:
+    from globus_sdk.transport import RetryCheckResult
+
+    authorizer = context.caller_info.authorizer
+    refused = context.response is not None and context.response.status_code == UNAUTHORIZED
+    if authorizer is None or not refused or not authorizer.handle_missing_authorization():
+        return RetryCheckResult.no_decision
+    context.backoff = 0.0
+    return RetryCheckResult.do_retry
 
 
 @contextlib.contextmanager

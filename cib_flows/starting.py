@@ -9,7 +9,7 @@ from typing import Any
 from cib_flows.deployment_record import load_deployment
 from cib_flows.errors import ServiceError
 from cib_flows.profiles import Globus
-from cib_flows.services import explained, is_transient
+from cib_flows.services import explained, is_expired, is_transient
 
 __all__ = ["start_once"]
 
@@ -44,7 +44,7 @@ def start_once(
             return str(run["run_id"])
         except ServiceError as failure:
             attempt += 1
-            if not is_transient(failure) or attempt == ATTEMPTS:
+            if not (is_transient(failure) or is_expired(failure)) or attempt == ATTEMPTS:
                 raise
         time.sleep(0.5 * 2**attempt)
         with explained("look for the run"):

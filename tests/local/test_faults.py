@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import globus_sdk
 import pytest
 import requests
+from globus_sdk.transport import RetryConfig
 
 from cib_flows import ContainerBuilder
 from cib_flows.errors import RunFailedError, UsageError
 from cib_flows.local.faults import Faults, parse_faults
-from cib_flows.profiles import connect
+from cib_flows.profiles import Globus, connect
+from cib_flows.services import Pacer, retries
 
 from .conftest import LocalGlobus, value
 
@@ -109,6 +112,31 @@ def test_lost_and_duplicated_results(own_globus: OwnGlobus) -> None:
     assert value(globus.call(ONE)) == 1
 
 
+def without_pauses(globus: Globus) -> Globus:
+    """The same client with the same number of attempts, but hardly a pause between them: no fault here
+    passes with time, and a service of one's own limits nobody."""
+
+    def quick_retries() -> RetryConfig:
+        config = retries()
+        config.max_sleep = 0.05
+        return config
+
+    return replace(
+        globus, flows_pacer=Pacer(100_000), compute_pacer=Pacer(100_000), retries=quick_retries
+    )
+
+
+def test_a_token_that_expires_while_the_service_is_busy_is_renewed(
+    own_globus: OwnGlobus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The SDK's own clients renew one only when the first answer of a call says so."""
+    globus = own_globus(faults="503@/flows=0.4,expired@/flows=0.4,seed=3")
+    for name, text in globus.environment.items():
+        monkeypatch.setenv(name, text)
+    client = without_pauses(connect("local", globus.home.path)).flows
+    assert [client.list_flows().http_status for _ in range(30)] == [200] * 30
+
+
 # Fails early and for one reason only: the base image does not exist.
 SPEC: dict[str, Any] = {"name": "demo", "base": {"bootstrap": "localimage", "image": "MISSING"}}
 
@@ -116,7 +144,7 @@ SPEC: dict[str, Any] = {"name": "demo", "base": {"bootstrap": "localimage", "ima
 @pytest.mark.parametrize(
     "faults",
     [
-        "latency:100=0.5",
+        "latency:30=0.5",
         "429:1=0.25",
         "500=0.1,502=0.1,503=0.1,504=0.1",
         "drop=0.25",
@@ -134,7 +162,8 @@ def test_the_builder_and_its_run_survive(
         monkeypatch.setenv(name, text)
     missing = str(globus.home.path / "containers" / "images" / "missing.sif")
     spec = {**SPEC, "base": {**SPEC["base"], "image": missing}}
-    builder = ContainerBuilder(globus=connect("local", globus.home.path))
+    monkeypatch.setattr("cib_flows.runs.pause_after", lambda elapsed: 0.1)
+    builder = ContainerBuilder(globus=without_pauses(connect("local", globus.home.path)))
     run = builder.build(spec)
     events = list(run.watch())
     assert events[-1].status == "FAILED"
