@@ -1,4 +1,4 @@
-"""Write the files of every batch site from one text and a table of what differs: edit here, not there.
+"""Write the files of every batch site from the texts in ``batch`` and a table of what differs: edit these, not those.
 
     python deploy_scripts/endpoints/generate.py            # rewrite what is out of date
     python deploy_scripts/endpoints/generate.py --check    # change nothing; exit 1 and name the files that are
@@ -22,6 +22,14 @@ HERE = Path(__file__).resolve().parent
 # Alphabet of what reaches a submit script: no blank, no quote, nothing that a shell reads.
 WORD = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
 NOT_WORD = r"[^A-Za-z0-9_.-]"
+
+GPU_OPTION = """
+    {{ {'"nvidia"': "--nv", '"amd"': "--rocm"}[gpu] if gpu is defined else "" }}"""
+SERIALIZERS = """\
+  # Source text and JSON only: nothing that a caller pickled is ever loaded here.
+  allowed_serializers:
+    - globus_compute_sdk.serialize.PureSourceTextInspect
+    - globus_compute_sdk.serialize.JSONData"""
 
 
 @dataclass(frozen=True)
@@ -226,143 +234,9 @@ SITES: dict[str, BatchSite] = {
     ),
 }
 
-TEMPLATE = """\
-{#-
-  @TITLE@. Three profiles, chosen by user_endpoint_config:
-    control   render, fetch, register, watch, abort, report: short tasks, here on the login or transfer node
-    build     build and verify images: a batch job, one worker, never inside a container
-    run       the default: the user's functions in a batch job, inside container_uri where one is given
-  Strings arrive quoted as JSON; [1:-1] takes the quotes off again, which is safe only because
-  user_config_schema.json has let nothing but plain characters through.
-  Made by deploy_scripts/endpoints/generate.py from the same text for every site.
--#}
-{%- set profile = (profile | default('"run"'))[1:-1] -%}
-display_name: cib-flows @NAME@ {{ profile }}
-heartbeat_period: 30
-# An hour without a task ends this process, and with it its batch jobs; it is started again on demand.
-idle_heartbeats_soft: 120
-idle_heartbeats_hard: 5760
-{% if profile in ("control", "build") %}
-# <allowed-functions>
-{% endif %}
-{% if profile == "control" %}
-engine:
-  type: ProcessPoolEngine
-  max_workers: 6
-@SERIALIZERS@
-{% elif profile == "build" %}
-engine:
-  type: GlobusComputeEngine
-  label: build
-  address:
-    type: address_by_interface
-    ifname: "@INTERFACE@"
-  # A build uses all of a node; a second one beside it would make both late.
-  max_workers_per_node: 1
-  # A block that has less time left than a build may take accepts no other task.
-  drain_period: <build-drain-s>
-  # Looking every second whether a job is wanted shortens the wait for the first one; the scheduler itself is
-  # asked once a minute.
-  job_status_kwargs:
-    strategy_period: 1
-    max_idletime: 120
-@SERIALIZERS@
-  provider:
-    type: @PROVIDER@
-    init_blocks: 0
-    min_blocks: 0
-    max_blocks: 2
-    nodes_per_block: 1
-    walltime: "<build-walltime>"
-    account: <account>
-    @QUEUE@: <@QUEUE@>
-@BUILD@
-    # Functions read when the job ends, and stop a build in time to say so.
-    worker_init: |
-@MODULES@
-      export PATH="<environment>/bin:$PATH"
-      export CIB_FLOWS_SITE="<site-profile>"
-      export CIB_JOB_END_S="@JOB_END@"
-{% else %}
-engine:
-  type: GlobusComputeEngine
-  label: run
-  address:
-    type: address_by_interface
-    ifname: "@INTERFACE@"
-  max_workers_per_node: 1
-@RUN_ENGINE@
-  job_status_kwargs:
-    strategy_period: 1
-    max_idletime: 600
-  provider:
-    type: @PROVIDER@
-    init_blocks: 0
-    min_blocks: 0
-    max_blocks: {{ blocks | default(1) }}
-    nodes_per_block: 1
-    walltime: {{ walltime | default('"<run-walltime>"') }}
-    account: {{ account | default('<account>') }}
-    @QUEUE@: {{ @QUEUE@ | default('<@QUEUE@>') }}
-@RUN@
-    worker_init: |
-@MODULES@
-      export PATH="<environment>/bin:$PATH"
-      export CIB_FLOWS_SITE="<site-profile>"
-      export CIB_FLOWS_RUN=yes
-{%- if container_uri is defined %}
-      # Lease the image for as long as this job lives, so that gc leaves it alone: a file in its catalogue that is
-      # touched every half minute. Without write permission there it does without.
-      image='{{ container_uri[1:-1] }}'
-      key="${image%/*}"; key="${key##*/}@${image##*/}"; key="${key%.sif}"
-      root="${image%/images/*}"; lease="$root/leases/$key/job-$(uname -n)-$$"
-      if [ -d "$root/images" ] && mkdir -p "${lease%/*}" "$root/uses" 2>/dev/null; then
-        (
-          trap 'rm -f "$lease"' EXIT
-          trap 'exit 0' HUP INT TERM
-          while kill -0 $$ && printf '{"why": "workers on %s"}' "$(uname -n)" > "$lease" &&
-            : > "$root/uses/$key"; do sleep 30; done
-        ) < /dev/null > /dev/null 2>&1 &
-      fi
-  # 'exec', not 'run': an image with any entrypoint works. The run folder holds the certificates and the
-  # working folders, wherever the home is. PYTHONNOUSERSITE keeps the host's ~/.local out of the image's Python.
-  container_type: custom
-  container_uri: {{ container_uri }}
-  container_cmd_options: >-
-    apptainer exec --bind {EXECUTOR_RUNDIR} --env PYTHONNOUSERSITE=1@GPU@
-    {{ container_uri[1:-1] }} {EXECUTOR_LAUNCH_CMD}
-{%- endif %}
-{% endif %}
-"""
-GPU_OPTION = """
-    {{ {'"nvidia"': "--nv", '"amd"': "--rocm"}[gpu] if gpu is defined else "" }}"""
-SERIALIZERS = """\
-  # Source text and JSON only: nothing that a caller pickled is ever loaded here.
-  allowed_serializers:
-    - globus_compute_sdk.serialize.PureSourceTextInspect
-    - globus_compute_sdk.serialize.JSONData"""
 
-CONFIG = """\
-# @TITLE@. No allow-list and no serializers here: they would bind the 'run' profile too, whose purpose is to
-# run the user's own functions. The template sets them where they belong.
-display_name: cib-flows @NAME@
-heartbeat_period: 30
-# For an endpoint that serves many accounts (started by root), take the comment signs away. Every identity
-# that maps to no account is refused; the template's processes then run as the mapped account. A build needs
-# setuid helpers where it does not run in a batch job: without pam, root's endpoint forbids them.
-# email: whom-to-ask@example.org
-# identity_mapping_config_path: <endpoint-dir>/identity_mapping.json
-# pam:
-#   enable: true
-# Or let only identities in that an authentication policy admits ('globus-compute-endpoint configure' makes one):
-# authentication_policy: 00000000-0000-0000-0000-000000000000
-"""
-
-ENVIRONMENT = """\
-# Variables of every user endpoint process. No credentials here: every function could read them.
-CIB_FLOWS_SITE: "<site-profile>"
-PATH: "<environment>/bin:/usr/local/bin:/usr/bin:/bin"
-"""
+def text_of(name: str) -> str:
+    return (HERE / "batch" / name).read_text("utf-8")
 
 
 def indented(lines: tuple[str, ...], blanks: int) -> str:
@@ -385,7 +259,7 @@ def template(name: str, site: BatchSite) -> str:
         "GPU": "" if name == "aurora" else GPU_OPTION,
     }
     lines = []
-    for line in TEMPLATE.splitlines():
+    for line in text_of("user_config_template.yaml.j2").splitlines():
         words = line.strip()
         if words.startswith("@") and words.endswith("@") and not parts[words[1:-1]]:
             continue  # the site has nothing to say there
@@ -503,10 +377,10 @@ def files() -> dict[Path, str]:
     for name, site in SITES.items():
         folder = HERE / name
         title = {"TITLE": site.title[0].upper() + site.title[1:], "NAME": name}
-        made[folder / "config.yaml"] = filled(CONFIG, title)
+        made[folder / "config.yaml"] = filled(text_of("config.yaml"), title)
         made[folder / "user_config_template.yaml.j2"] = template(name, site)
         made[folder / "user_config_schema.json"] = schema(name, site)
-        made[folder / "user_environment.yaml"] = ENVIRONMENT
+        made[folder / "user_environment.yaml"] = text_of("user_environment.yaml")
         made[folder / "settings.json"] = settings(site)
         made[folder / "site.json"] = site_profile(name, site)
         made[folder / "README.md"] = readme(name, site)
