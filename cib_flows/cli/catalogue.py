@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -20,6 +21,11 @@ endpoint_option = click.option(
     "--build-endpoint", type=EndpointId(), help="Whose catalogue; by default the deployment's."
 )
 reference_argument = click.argument("reference", metavar="CONTAINER")
+move_option = click.option(
+    "--move", is_flag=True, help="Take the name from another container that has it."
+)
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 SIZES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 TIMES = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -53,6 +59,22 @@ def _catalogue(common: Common, build_endpoint: str | None) -> Catalogue:
     return Catalogue(common.connect(), build_endpoint)
 
 
+def _comes_as(sha256_help: str) -> Callable[[_Command], _Command]:
+    """The options of the verbs that bring an image into the catalogue."""
+
+    def decorate(command: _Command) -> _Command:
+        command = move_option(command)
+        where = click.option("--run-endpoint", type=EndpointId(), help="Where its functions run.")
+        return click.option("--sha256", help=sha256_help)(where(command))
+
+    return decorate
+
+
+def _tell_name(common: Common, answer: dict[str, Any]) -> None:
+    name = f"{answer['name']}:{answer['tag']}"
+    _tell(common, answer, f"{name} is {answer['container_id']}, {answer['path']}")
+
+
 def _tell(common: Common, answer: dict[str, Any], sentence: str) -> None:
     if common.json:
         print_json(answer)
@@ -63,7 +85,7 @@ def _tell(common: Common, answer: dict[str, Any], sentence: str) -> None:
 @click.command(short_help="Give a container a further name.")
 @reference_argument
 @click.argument("name_tag", metavar="NAME:TAG")
-@click.option("--move", is_flag=True, help="Take the name from another container that has it.")
+@move_option
 @endpoint_option
 @common_options
 def tag(
@@ -109,9 +131,7 @@ def unpin(common: Common, reference: str, build_endpoint: str | None) -> None:
 @click.command(short_help="Register an image that exists.")
 @click.argument("path", metavar="PATH")
 @click.argument("name_tag", metavar="NAME:TAG")
-@click.option("--sha256", help="What the file must have.")
-@click.option("--run-endpoint", type=EndpointId(), help="Where its functions run.")
-@click.option("--move", is_flag=True, help="Take the name from another container that has it.")
+@_comes_as("What the file must have.")
 @endpoint_option
 @common_options
 def register(
@@ -131,8 +151,7 @@ def register(
     answer = _catalogue(common, build_endpoint).register(
         path, name_tag, sha256=sha256, run_endpoint=run_endpoint, move=move
     )
-    sentence = f"{answer['name']}:{answer['tag']} is {answer['container_id']}, {answer['path']}"
-    _tell(common, answer, sentence)
+    _tell_name(common, answer)
 
 
 @click.command(short_help="Prove a container again.")
@@ -165,9 +184,7 @@ def push(common: Common, reference: str, artifact: str, build_endpoint: str | No
 @click.command(short_help="Pull or download an image and register it.")
 @click.argument("artifact", metavar="ADDRESS")
 @click.argument("name_tag", metavar="NAME:TAG")
-@click.option("--sha256", help="What the image must have; needed for https.")
-@click.option("--run-endpoint", type=EndpointId(), help="Where its functions run.")
-@click.option("--move", is_flag=True, help="Take the name from another container that has it.")
+@_comes_as("What the image must have; needed for https.")
 @endpoint_option
 @common_options
 def pull(
@@ -187,8 +204,7 @@ def pull(
     answer = _catalogue(common, build_endpoint).pull(
         artifact, name_tag, sha256=sha256, run_endpoint=run_endpoint, move=move
     )
-    sentence = f"{answer['name']}:{answer['tag']} is {answer['container_id']}, {answer['path']}"
-    _tell(common, answer, sentence)
+    _tell_name(common, answer)
 
 
 @click.command(short_help="Remove a container.")
