@@ -8,7 +8,7 @@ from typing import Any
 
 from ._shared.catalogue import Catalogue
 from ._shared.engine import Builder
-from ._shared.files import sha256_file, write_text
+from ._shared.files import copy_file, sha256_file, write_text
 from ._shared.machine_check import require_machine
 from ._shared.node_check import prepare_node, require_node
 from ._shared.places import choose_tmpdir
@@ -17,6 +17,7 @@ from ._shared.results import StepFailed, run_step
 from ._shared.run_folder import RunFolder
 from ._shared.run_versions import engine_version, find_apptainer
 from ._shared.site import load_site
+from ._shared.spec_check import FILE_BOOTSTRAPS
 from ._shared.stages import Stage, Stages, ground_of, requirements_in
 from ._shared.turns import Turns, ask_for_turn
 from ._shared.working import scratch_folder, working
@@ -99,25 +100,27 @@ def _build_stages(
     require_machine(spec["machine"], engine_version())
     stages = Stages(site["root"], site["stage_limit_bytes"], site["stage_max_age_s"])
     ground, requirements = ground_of(spec, plan), requirements_in(spec, plan)
-    stage = None if plan["force"] else stages.best(ground, requirements, folder.work)
+    stage = None if plan["force"] else stages.best(ground, requirements)
     need = {"need_bytes": stage.size * UNPACKED_FACTOR} if stage else {}
     with open(folder.log, "w", encoding="utf-8"):
         pass
     tmpdir = choose_tmpdir(site["tmpdir"], folder.work, **need, in_memory=site["unpack_in_memory"])
     with scratch_folder(tmpdir, folder.run_id) as scratch:
         builder = Builder(engine, site, folder, plan, scratch)
+        stage = _take_stage(stages, stage, ground, requirements, scratch)
+        base = None if stage else _own_base(plan, scratch)
         used = "none" if stage is None else "whole" if _is_whole(stage, requirements) else "part"
         # the environment is kept before the payload and the commands touch it, which takes a build of its own
         keeps = has_later_steps(spec) and _is_worth_keeping(spec, plan) and used != "whole"
         if keeps and (stage is None or stages.is_wanted_again(ground, requirements)):
-            kept = _build_stage(builder, stage, spec, plan)
-            sha256 = sha256_file(kept)
-            stage = stages.keep(kept, sha256, ground, requirements) or Stage(
-                kept, sha256, requirements, os.path.getsize(kept)
-            )
+            image = _build_stage(builder, stage, base, spec, plan)
+            sha256 = sha256_file(image)
+            kept = stages.keep(image, sha256, ground, requirements)
+            stage = kept and stages.take(kept, scratch)
+            stage = stage or Stage(image, sha256, requirements, os.path.getsize(image))
         finished = f"{folder.image}.new"
         builder.build(
-            _recipe_from(stage, folder, spec, plan, whole=True),
+            _recipe_from(stage, base, folder, spec, plan, whole=True),
             finished,
             _done(stage, requirements),
             with_payload=True,
@@ -158,36 +161,81 @@ def _done(stage: Stage | None, requirements: list[str]) -> list[str]:
     return ["apt", "conda", *(["pip"] if _is_whole(stage, requirements) else [])]
 
 
+def _take_stage(
+    stages: Stages, stage: Stage | None, ground: str, requirements: list[str], scratch: str
+) -> Stage | None:
+    """A copy of ``stage`` for this build, or of the next best where that one is not sound."""
+    while stage is not None:
+        own = stages.take(stage, scratch)
+        if own is not None:
+            return own
+        following = stages.best(ground, requirements)
+        # one that cannot be removed either is not tried for ever
+        stage = following if following and following.image != stage.image else None
+    return None
+
+
+def _own_base(plan: dict[str, Any], scratch: str) -> str | None:
+    """A copy of a base that is a file, for this build alone: the engine leaves it open to a recipe's commands.
+
+    None where the base comes from a registry. Raises :class:`StepFailed` where the file is no longer the one
+    that the plan names.
+    """
+    base = plan["base"]
+    if base["bootstrap"] not in FILE_BOOTSTRAPS:
+        return None
+    own = os.path.join(scratch, "base")
+    try:
+        found = copy_file(base["resolved"], own)
+    except FileNotFoundError:
+        found = ""
+    if base["digest"] != f"sha256:{found}":
+        raise StepFailed(
+            "image_changed",
+            f"The base image {base['image']} was changed or removed since the run began.",
+            "Start the run again.",
+        )
+    return own
+
+
 def _recipe_from(
     stage: Stage | None,
+    base: str | None,
     folder: RunFolder,
     spec: dict[str, Any],
     plan: dict[str, Any],
     *,
     whole: bool,
 ) -> str:
-    """The recipe's file: as it was rendered, or going on from a stage, or of the environment alone."""
-    if stage is None and whole:
+    """The recipe's file: as it was rendered, or going on from a stage or from a copy of its ``base``, or of the
+    environment alone.
+    """
+    if stage is None and base is None and whole:
         return folder.recipe
     part = spec if whole else environment_only(spec)
-    builder = plan.get("spack_builder")
     if stage is None:
-        text = render_text(part, plan["worker"], plan["base"]["resolved"], builder=builder)
+        image, builder = base or plan["base"]["resolved"], plan.get("spack_builder")
+        text = render_text(part, plan["worker"], image, builder=builder)
     else:
         part = {**part, "base": {"bootstrap": "localimage", "image": stage.image}}
-        text = render_text(part, plan["worker"], stage.image, goes_on=True).replace(
-            "%labels\n", f"%labels\n    cib-flows.goes-on-for-recipe {plan['recipe_sha256']}\n", 1
-        )
+        text = render_text(part, plan["worker"], stage.image, goes_on=True)
+    if stage or base:
+        label = f"%labels\n    cib-flows.goes-on-for-recipe {plan['recipe_sha256']}\n"
+        text = text.replace("%labels\n", label, 1)
     path = os.path.join(folder.path, "stage.def" if not whole else "resumed.def")
     write_text(path, text)
     return path
 
 
 def _build_stage(
-    builder: Builder, stage: Stage | None, spec: dict[str, Any], plan: dict[str, Any]
+    builder: Builder,
+    stage: Stage | None,
+    base: str | None,
+    spec: dict[str, Any],
+    plan: dict[str, Any],
 ) -> str:
     image = os.path.join(builder.folder.work, "stage.sif")
-    recipe = _recipe_from(stage, builder.folder, spec, plan, whole=False)
+    recipe = _recipe_from(stage, base, builder.folder, spec, plan, whole=False)
     done = _done(stage, requirements_in(spec, plan))
     builder.build(recipe, image, done, with_payload=False)
     return image

@@ -31,6 +31,16 @@ def sha256_file(path: str) -> str:
     return digest.hexdigest()
 
 
+def copy_file(source: str, target: str) -> str:
+    """Copy a file in one reading; returns the sha256 of what the copy holds."""
+    digest = hashlib.sha256()
+    with open(source, "rb", buffering=0) as given, open(target, "wb") as copy:
+        while chunk := given.read(CHUNK_BYTES):
+            digest.update(chunk)
+            copy.write(chunk)
+    return digest.hexdigest()
+
+
 def sync_folder(path: str) -> None:
     """Make a rename in ``path`` survive a power cut, where the filesystem can."""
     try:

@@ -4,7 +4,8 @@ A stage is an image of a recipe's environment (base, Debian, conda and Python pa
 commands. It may serve a build only if everything in it was asked for by that build too: the same ground
 (base, engine, machine, Debian and conda packages, recipe template) and a subset of its Python requirements.
 The pip phase then resolves anew and makes the environment exactly what it resolved, so an image made from a
-stage holds what an image made from nothing would. Stages are checked against their sha256 before use.
+stage holds what an image made from nothing would. Stages are copied for each use, and the copy is checked against
+their sha256.
 """
 
 from __future__ import annotations
@@ -13,7 +14,15 @@ import os
 import time
 from typing import Any
 
-from .files import canonical_json, read_json, sha256_file, sha256_text, write_json, write_text
+from .files import (
+    canonical_json,
+    copy_file,
+    read_json,
+    remove_tree,
+    sha256_text,
+    write_json,
+    write_text,
+)
 from .payload_asks import asked_of
 from .recipe import environment_text, requirements_of
 
@@ -36,11 +45,8 @@ class Stages:
         self.limit_bytes = limit_bytes
         self.max_age_s = max_age_s
 
-    def best(self, ground: str, requirements: list[str], work: str) -> Stage | None:
-        """The stage of ``ground`` with the most of ``requirements`` and nothing else, if any is sound.
-
-        Its image is given a second name in the folder ``work``, so that it stays when the stage is trimmed.
-        """
+    def best(self, ground: str, requirements: list[str]) -> Stage | None:
+        """The stage of ``ground`` with the most of ``requirements`` and nothing else; see :meth:`take`."""
         asked = set(requirements)
         found: list[tuple[int, str, dict[str, Any]]] = []
         for path, about in self._entries():
@@ -48,20 +54,33 @@ class Stages:
                 found.append((len(about["requirements"]), path, about))
         for _, path, about in sorted(found, key=lambda entry: entry[0], reverse=True):
             image = path[: -len(".json")] + ".sif"
-            try:
-                own = os.path.join(work, f"kept-{os.path.basename(image)}")
-                if not os.path.exists(own):
-                    os.link(image, own)
-                sound = time.time() - about["made_at"] < self.max_age_s and (
-                    sha256_file(own) == about["sha256"]
-                )
-            except OSError:
-                sound = False
-            if sound:
-                os.utime(path)
-                return Stage(own, about["sha256"], about["requirements"], about["bytes"])
+            if time.time() - about["made_at"] < self.max_age_s and os.path.exists(image):
+                return Stage(image, about["sha256"], about["requirements"], about["bytes"])
             self._remove(path)
         return None
+
+    def take(self, stage: Stage, folder: str) -> Stage | None:
+        """A copy of a kept stage in the build's own ``folder``; None for one that is not what was kept, which
+        is removed.
+
+        A build never starts from the kept file itself: the engine leaves it open, so that a recipe's commands
+        could write to it, and with it to what others build from or use.
+        """
+        own = os.path.join(folder, f"from-{stage.sha256[:16]}.sif")
+        path = stage.image[: -len(".sif")] + ".json"
+        try:
+            sound = copy_file(stage.image, own) == stage.sha256
+        except FileNotFoundError:
+            sound = False
+        if not sound:
+            remove_tree(own)
+            self._remove(path)
+            return None
+        try:
+            os.utime(path)
+        except OSError:
+            pass  # trimmed meanwhile
+        return Stage(own, stage.sha256, stage.requirements, stage.size)
 
     def keep(self, image: str, sha256: str, ground: str, requirements: list[str]) -> Stage | None:
         """Keep ``image`` (by a second name, not a copy); None where the file system has no hard links."""

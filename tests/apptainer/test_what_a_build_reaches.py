@@ -50,3 +50,34 @@ def test_the_tiny_build_tells_whether_the_host_shows(tmp_path: Path, mode: str) 
     assert not shows_host(log_of(OWN_PROCESSES))
     if not shows_host(log_of({})):
         pytest.skip("this engine gives %post processes of its own unasked")
+
+
+# Whatever image the engine holds open, by way of any process.
+SPOIL = """\
+import glob, os
+for path in glob.glob("/proc/[0-9]*/fd/*"):
+    try:
+        size = os.stat(path).st_size
+        with open(path, "r+b") as image:
+            if image.read(64).startswith((b"#!/usr/bin/env run-singularity", b"#!/usr/bin/env run-apptainer")):
+                image.seek(size - 1)
+                image.write(b"Z")
+                print("spoiled", os.readlink(path))
+    except (OSError, ValueError):
+        pass
+"""
+
+
+def test_a_build_cannot_write_to_the_image_it_starts_from(globus: LocalGlobus) -> None:
+    base = globus.built({"name": "a-base", **PLAIN, "commands": ["touch /base"]})
+    before = Path(base["path"]).read_bytes()
+    spoil = {"path": "/usr/local/bin/spoil.py", "content": SPOIL}
+    spec = {
+        "name": "spoiler",
+        "base": {"bootstrap": "localimage", "image": base["path"]},
+        "worker": "none",
+        "files": [spoil],
+        "commands": ["test -e /base", "python3 /usr/local/bin/spoil.py"],
+    }
+    globus.built(spec)
+    assert Path(base["path"]).read_bytes() == before

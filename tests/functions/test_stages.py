@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cib_flows.functions._shared.stages import Stages
+from cib_flows.functions._shared.stages import Stage, Stages
 
 DAY = 24 * 3600.0
 
@@ -20,6 +20,11 @@ def kept(stages: Stages, tmp_path: Path, requirements: list[str], ground: str = 
     stage = stages.keep(str(image), hashlib.sha256(content).hexdigest(), ground, requirements)
     assert stage is not None
     return Path(stage.image)
+
+
+def took(stages: Stages, requirements: list[str], work: str) -> Stage | None:
+    found = stages.best("g", requirements)
+    return found and stages.take(found, work)
 
 
 @pytest.fixture
@@ -40,16 +45,16 @@ def test_the_largest_part_of_what_is_asked_is_taken(
     kept(stages, tmp_path, ["a"])
     kept(stages, tmp_path, ["a", "b"])
     kept(stages, tmp_path, ["a", "b", "c", "d"])
-    found = stages.best("g", ["a", "b", "c"], work)
+    found = took(stages, ["a", "b", "c"], work)
     assert found is not None
     assert found.requirements == ["a", "b"]
 
 
 def test_nothing_that_was_not_asked_for_is_taken(stages: Stages, tmp_path: Path, work: str) -> None:
     kept(stages, tmp_path, ["a", "evil"])
-    assert stages.best("g", ["a"], work) is None
+    assert took(stages, ["a"], work) is None
     kept(stages, tmp_path, ["a"], ground="another base")
-    assert stages.best("g", ["a"], work) is None
+    assert took(stages, ["a"], work) is None
 
 
 def test_a_stage_that_was_tampered_with_is_removed(
@@ -58,14 +63,26 @@ def test_a_stage_that_was_tampered_with_is_removed(
     image = kept(stages, tmp_path, ["a"])
     with image.open("r+b") as stream:
         stream.write(b"X")
-    assert stages.best("g", ["a"], work) is None
+    assert took(stages, ["a"], work) is None
     assert not image.exists()
+
+
+def test_what_is_written_to_a_taken_stage_does_not_reach_the_kept_one(
+    stages: Stages, tmp_path: Path, work: str
+) -> None:
+    image = kept(stages, tmp_path, ["a"])
+    before = image.read_bytes()
+    used = took(stages, ["a"], work)
+    assert used is not None
+    Path(used.image).write_bytes(b"hostile")
+    assert image.read_bytes() == before
+    assert took(stages, ["a"], work) is not None
 
 
 def test_an_old_stage_is_not_taken(tmp_path: Path, work: str) -> None:
     stages = Stages(str(tmp_path / "root"), 10_000, -1.0)
     kept(stages, tmp_path, ["a"])
-    assert stages.best("g", ["a"], work) is None
+    assert took(stages, ["a"], work) is None
 
 
 def test_the_longest_unused_go_first_and_one_in_use_stays_readable(
@@ -73,7 +90,7 @@ def test_the_longest_unused_go_first_and_one_in_use_stays_readable(
 ) -> None:
     stages = Stages(str(tmp_path / "root"), 250, DAY)
     first = kept(stages, tmp_path, ["a"])
-    used = stages.best("g", ["a"], work)
+    used = took(stages, ["a"], work)
     second = kept(stages, tmp_path, ["b"])
     os.utime(first.with_suffix(".json"), (1, 1))
     kept(stages, tmp_path, ["c"])
@@ -87,7 +104,7 @@ def test_a_damaged_note_is_passed_over(stages: Stages, tmp_path: Path, work: str
     image = kept(stages, tmp_path, ["a"])
     image.with_name("broken.json").write_text("{")
     image.with_name("other.json").write_text("[1]")
-    assert stages.best("g", ["a"], work) is not None
+    assert took(stages, ["a"], work) is not None
 
 
 def test_no_limit_means_nothing_is_kept(tmp_path: Path) -> None:
