@@ -7,7 +7,7 @@ import shutil
 import stat
 from typing import Any
 
-from ._shared.adoption import adopted_record, first_made
+from ._shared.adoption import adopted_record
 from ._shared.catalogue import Catalogue, utc_now
 from ._shared.catalogue_index import read_object
 from ._shared.deliveries import (
@@ -163,8 +163,7 @@ class _Delivery:
         spec = spec_of(theirs.get("spec"), name)
         worker = theirs.get("worker")
         worker = worker if isinstance(worker, dict) else {}
-        # its age counts from where it was made, however often it travelled
-        claims = {**theirs, "name": "delivered", "created_at": first_made(theirs)}
+        claims = {**theirs, "name": "delivered"}
         trust = check_trust(self.site, self.own, claims, hash_image=False)
         if self.site["require_signature"] and not self.site["sign_key"]:
             raise StepFailed(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import getpass
 import os
-import platform
 import shutil
 import stat
 import uuid
 from typing import Any
 
-from ._shared.catalogue import Catalogue, container_id_of, split_name, utc_now
+from ._shared.adoption import adopted_record
+from ._shared.catalogue import Catalogue, split_name, utc_now
 from ._shared.catalogue_index import read_object
 from ._shared.files import remove_tree, sha256_file
 from ._shared.grammars import SHA256, UUID
@@ -22,21 +21,7 @@ from ._shared.signing import Signer, signature_of
 from ._shared.site import load_site
 from ._shared.trust import require_signer, seal
 
-RECORD_VERSION = 1
 LEAST_S = 20  # what a verification needs of a batch job
-# What a record that came along may say; the rest is found out here.
-TAKEN_OVER = (
-    "spec",
-    "spec_digest",
-    "recipe",
-    "recipe_sha256",
-    "base",
-    "payload",
-    "worker",
-    "engine",
-    "machine",
-    "build_s",
-)
 
 
 def register_image(
@@ -182,45 +167,25 @@ def _proved(
         return known
     signer = Signer(site) if site["sign_key"] or site["verify_keys"] else None
     fingerprint = require_signer(site, signer, image)
-    taken_over = {
-        k: beside[k] for k in TAKEN_OVER if k in beside and beside.get("sha256") == sha256
-    }
-    worker = taken_over.get("worker")
+    theirs = beside if beside.get("sha256") == sha256 else {}
+    worker = theirs.get("worker")
     worker = worker if isinstance(worker, dict) else {}
-    spec = spec_of(taken_over.get("spec"), name)
+    spec = spec_of(theirs.get("spec"), name)
     verification = prove_file(site, image, sha256, spec, worker, "register_image")
     path = catalogue.image_path(name, sha256)
-    record: dict[str, Any] = {
-        **taken_over,
-        "record_version": RECORD_VERSION,
-        "container_id": container_id_of(sha256),
-        "name": name,
-        "first_tag": tag,
-        "path": path,
-        "sha256": sha256,
-        "bytes": os.path.getsize(image),
-        "created_at": utc_now().isoformat(timespec="seconds"),
-        "spec": spec,
-        "worker": worker,
-        "verification": verification,
-        "signature": signature_of(fingerprint),
-        "origin": {
-            "file": source,
-            "container_id": beside.get("container_id") if taken_over else None,
-            "endpoint_id": beside.get("endpoint_id") if taken_over else None,
-            "created_at": beside.get("created_at") if taken_over else None,
-        },
-        "endpoint_id": endpoint_id,
-        "account": getpass.getuser(),
-        "host": platform.node(),
-        "executor": {
-            "endpoint_id": endpoint_id,
-            "user_endpoint_config": {"container_uri": path},
-        },
-    }
-    if not taken_over:
-        record.pop("worker")
-        record["spec"] = None
+    record = adopted_record(
+        {**theirs, "spec": spec, "worker": worker} if theirs else {"spec": None},
+        image=image,
+        path=path,
+        name=name,
+        tag=tag,
+        sha256=sha256,
+        verification=verification,
+        signature=signature_of(fingerprint),
+        origin={"file": source},
+        endpoint_id=endpoint_id,
+        run_endpoint=None,
+    )
     if source == path:
         # its record was lost: publishing would take the image's name away
         os.link(source, work.image)

@@ -22,7 +22,6 @@ ADOPTED_FIELDS = (
     "engine",
     "machine",
     "build_s",
-    "squashfs_sha256",
 )
 
 
@@ -63,6 +62,7 @@ def adopted_record(
         "bytes": os.path.getsize(image),
         "created_at": utc_now().isoformat(timespec="seconds"),
         "verification": verification,
+        "squashfs_sha256": verification.get("squashfs_sha256"),
         "signature": signature,
         "origin": {
             **origin,

@@ -13,6 +13,7 @@ import os
 import re
 from typing import Any
 
+from .adoption import first_made
 from .catalogue import Catalogue, container_of_image, utc_now
 from .catalogue_index import read_object
 from .files import sha256_file, write_text
@@ -150,13 +151,14 @@ def _apply_policy(site: dict[str, Any], record: dict[str, Any], found: dict[str,
     limit = site["maximum_age_s"]
     if limit is not None:
         try:
-            made = datetime.datetime.fromisoformat(str(record["created_at"]))
+            # its age counts from where it was made, however often it travelled
+            made = datetime.datetime.fromisoformat(str(first_made(record)))
             age = (utc_now() - made).total_seconds()
         except (KeyError, ValueError, TypeError):
             age = float("inf")
         if age > limit:
             raise _not_trusted(
-                f"The image was registered on {str(record.get('created_at'))[:10]}, and this site allows images "
+                f"The image was registered on {str(first_made(record))[:10]}, and this site allows images "
                 f"of at most {limit / 86400:g} days.",
                 "Build it again with 'force'.",
             )

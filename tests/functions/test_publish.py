@@ -17,7 +17,15 @@ import pytest
 from cib_flows.functions import expect_container as expect_module
 from cib_flows.functions import receive_container as receive_module
 from cib_flows.functions._shared.catalogue import Catalogue
-from cib_flows.functions._shared.trust import PROVENANCE_ENDING, SBOM_ENDING, put_beside, seal
+from cib_flows.functions._shared.results import StepFailed
+from cib_flows.functions._shared.site import load_site
+from cib_flows.functions._shared.trust import (
+    PROVENANCE_ENDING,
+    SBOM_ENDING,
+    check_trust,
+    put_beside,
+    seal,
+)
 from cib_flows.functions.drop_delivery import drop_delivery
 from cib_flows.functions.end_publication import end_publication
 from cib_flows.functions.expect_container import expect_container
@@ -491,11 +499,22 @@ def test_the_destinations_policy_decides(
     nothing_is_left(sites, sites.folder / "there" / "root")
 
 
+def test_the_age_goes_on_counting_where_it_arrives(
+    sites: Sites, made: dict[str, Any], run_id: str
+) -> None:
+    """Publishing an image does not make it young."""
+    offer, place, _ = brought(sites, run_id)
+    ok(received(offer, place, run_id))
+    root = sites.at("there", maximum_age_s=3600)
+    record = Catalogue(str(root)).find("demo:v1")
+    assert not record["created_at"].startswith("2026-01-01")
+    with pytest.raises(StepFailed, match="registered on 2026-01-01"):
+        check_trust(load_site(), Catalogue(str(root)), record)
+
+
 def test_a_proof_that_fails_registers_nothing(
     sites: Sites, made: dict[str, Any], run_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cib_flows.functions._shared.results import StepFailed
-
     def failing(*_: Any) -> None:
         raise StepFailed("verify_architecture", "The image is for another processor.")
 
