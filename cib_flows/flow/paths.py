@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +22,7 @@ __all__ = [
 
 CONTEXT = "_context"
 MAX_PATH_LENGTH = 2000
+_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 Step = str | int
 
 
@@ -52,7 +54,7 @@ def path_problem(path: Any) -> str | None:
         return f"a JSONPath begins with '$': {path!r}"
     if len(path) > MAX_PATH_LENGTH:
         return f"a JSONPath may have {MAX_PATH_LENGTH} characters, not {len(path)}"
-    if path.count("..") > 1:
+    if _QUOTED.sub("", path).count("..") > 1:
         # Each further one multiplies the work by the size of the document.
         return f"a JSONPath may descend with '..' once: {path!r}"
     try:
