@@ -12,7 +12,7 @@ from cib_flows.errors import (
     ServiceError,
     UsageError,
 )
-from cib_flows.host_runs import has_worker, run_on_host, worker_mismatch
+from cib_flows.host_runs import has_worker, run_on_host, says_worker, worker_mismatch
 from cib_flows.profiles import Globus, connect
 from cib_flows.services import explained
 
@@ -274,23 +274,33 @@ class Container:
         own = {"container_uri", "gpu"}
         return {key: value for key, value in self.user_endpoint_config.items() if key not in own}
 
-    def run(self, argv: Sequence[str], timeout_s: float | None = None) -> CommandResult:
+    def run(
+        self,
+        argv: Sequence[str],
+        timeout_s: float | None = None,
+        *,
+        gpu: str | None = None,
+        ranks: int | None = None,
+    ) -> CommandResult:
         """Runs a command in the image, through the run endpoint, and returns what it said. Images
         without a worker, or with one that the endpoint would not understand, are started on the
-        endpoint's node for it.
+        endpoint's node for it, as is every image for which ``gpu`` or ``ranks`` is given.
 
         ``argv`` is a list of words; no shell reads them. ``timeout_s`` limits the command, not the
-        wait for a worker. Raises ``UsageError`` for an empty command, ``ServiceError`` when the
-        endpoint could not run it at all.
+        wait for a worker; ``gpu`` and ``ranks`` are those of ``run_script``. Raises ``UsageError``
+        for an empty command, ``ServiceError`` when the endpoint could not run it at all.
         """
         if isinstance(argv, str) or not argv:
             raise UsageError("A command is a list of at least one word.")
-        if not has_worker(self.record) or self._mismatch():
+        on_host = bool(gpu or ranks) or not says_worker(self.record)
+        if on_host or self._mismatch():
             done = run_on_host(
                 self.globus or connect(),
                 self.endpoint_id,
                 self.path,
                 command=argv,
+                gpu=gpu,
+                ranks=ranks,
                 timeout_s=timeout_s,
                 options=self._host_options(),
             )

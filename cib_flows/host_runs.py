@@ -17,7 +17,7 @@ from cib_flows.flow_source import FlowSource
 from cib_flows.profiles import Globus
 from cib_flows.tasks import call_function
 
-__all__ = ["endpoint_versions", "has_worker", "run_on_host", "worker_mismatch"]
+__all__ = ["endpoint_versions", "has_worker", "run_on_host", "says_worker", "worker_mismatch"]
 
 # A job may wait long in a queue before the code begins.
 QUEUE_S = 24 * 3600.0
@@ -77,6 +77,13 @@ def has_worker(record: Mapping[str, Any]) -> bool:
     """Whether an image was built with a Globus Compute worker; yes where its record does not say."""
     worker = record.get("worker")
     return bool(worker) if isinstance(worker, Mapping) else True
+
+
+def says_worker(record: Mapping[str, Any]) -> bool:
+    """Whether workers may be started in an image for a command. An image that came from elsewhere
+    without a word about its worker may have none, and its jobs would fail one after another.
+    """
+    return has_worker(record) and ("worker" in record or "record_version" not in record)
 
 
 def worker_mismatch(globus: Globus, endpoint_id: str, record: Mapping[str, Any]) -> str:

@@ -82,10 +82,13 @@ def test_an_endpoint_that_cannot_be_asked_is_not_suspected(there: dict[str, str]
     container({"parsl": "2020.1.1"})._require_worker()
 
 
-def test_a_command_goes_around_a_worker_that_would_hang(
-    there: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sent: list[tuple[str, dict[str, Any]]] = []
+Sent = list[tuple[str, dict[str, Any]]]
+
+
+@pytest.fixture
+def sent(there: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Sent:
+    """What was asked of the endpoint's node."""
+    found: Sent = []
 
     class Deployed:
         def function_id(self, name: str) -> str:
@@ -94,11 +97,15 @@ def test_a_command_goes_around_a_worker_that_would_hang(
     def call(
         globus: Any, name: str, function: str, endpoint: str, config: Any, given: Any, **_: Any
     ) -> Any:
-        sent.append((name, {"config": config, "endpoint": endpoint, **given}))
+        found.append((name, {"config": config, "endpoint": endpoint, **given}))
         return {"ok": True, "returncode": 7, "stdout": "out", "stderr": ""}
 
     monkeypatch.setattr(host_runs, "ensure_deployed", lambda globus: Deployed())
     monkeypatch.setattr(host_runs, "call_function", call)
+    return found
+
+
+def test_a_command_goes_around_a_worker_that_would_hang(sent: Sent) -> None:
     done = container({"parsl": "2026.9.7"}).run(["true"])
     assert (done.returncode, done.stdout) == (7, "out")
     ((name, given),) = sent
@@ -107,3 +114,18 @@ def test_a_command_goes_around_a_worker_that_would_hang(
     assert given["config"] == {"account": "a"}
     assert given["container"] == "/images/demo.sif"
     assert given["command"] == ["true"]
+
+
+@pytest.mark.parametrize(("gpu", "ranks"), [("nvidia", None), (None, 4)])
+def test_a_gpu_or_ranks_are_given_to_the_command_on_the_node(
+    sent: Sent, gpu: str | None, ranks: int | None
+) -> None:
+    container({"parsl": "2026.10.26"}).run(["true"], gpu=gpu, ranks=ranks)
+    ((_, given),) = sent
+    assert (given["gpu"], given["ranks"]) == (gpu, ranks)
+
+
+def test_no_worker_is_started_in_an_image_of_which_nothing_is_known(sent: Sent) -> None:
+    brought = container(None)
+    brought.record["record_version"] = 1
+    assert brought.run(["true"]).returncode == 7
