@@ -17,7 +17,7 @@ from cib_flows.cli.discovery import publish_search, search, withdraw_search
 from cib_flows.cli.locks import diff, lock
 from cib_flows.cli.options import Common, common_options
 from cib_flows.cli.output import describe_container, human_size, note, print_json
-from cib_flows.cli.publish import publish
+from cib_flows.cli.publish import download, publish
 
 if TYPE_CHECKING:
     from cib_flows.containers import CommandResult, Container
@@ -35,7 +35,17 @@ def containers() -> None:
     """
 
 
-for verb in (*VERBS, lock, diff, container_test, publish, publish_search, withdraw_search, search):
+for verb in (
+    *VERBS,
+    lock,
+    diff,
+    container_test,
+    download,
+    publish,
+    publish_search,
+    withdraw_search,
+    search,
+):
     containers.add_command(verb)
 
 
@@ -151,6 +161,8 @@ def run(
 @click.argument("reference", metavar="CONTAINER")
 @click.argument("argv", metavar="CMD…", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--timeout", type=click.FloatRange(min=0), help="Limit for the command, in seconds.")
+@click.option("--gpu", type=click.Choice(["nvidia", "amd"]), help="Bind the node's GPU driver.")
+@click.option("--ranks", type=click.IntRange(min=1), help="Copies for the MPI launcher to start.")
 @endpoint_option
 @common_options
 def exec_(
@@ -158,16 +170,18 @@ def exec_(
     reference: str,
     argv: tuple[str, ...],
     timeout: float | None,
+    gpu: str | None,
+    ranks: int | None,
     build_endpoint: str | None,
 ) -> None:
     """Run CMD in CONTAINER through its endpoint, and exit with the command's own exit code.
 
-    Write -- before a command that has options of its own.
+    Options stand before CONTAINER, or before a -- and a command that has options of its own.
     """
     from cib_flows.containers import Container
 
     container = Container.get(reference, common.connect(), build_endpoint)
-    _leave(common, container, container.run(argv, timeout))
+    _leave(common, container, container.run(argv, timeout, gpu=gpu, ranks=ranks))
 
 
 def _leave(common: Common, container: Container, done: CommandResult) -> None:

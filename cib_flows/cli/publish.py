@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cib_flows.publishing import Delivery, PublishRun
     from cib_flows.sites import Site
 
-__all__ = ["publish", "show_deliveries"]
+__all__ = ["download", "publish", "show_deliveries"]
 
 
 @click.command(short_help="Bring a container to other sites, and register it there.")
@@ -79,6 +79,29 @@ def publish(
         return
     where = ", ".join(site.name for site in sites)
     see_to_the_end(run, common, f"{reference} to {where}, run {run.run_id}")
+
+
+@click.command(short_help="Save a container's image on this computer.")
+@click.argument("reference", metavar="CONTAINER")
+@click.argument("target", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--force", is_flag=True, help="Replace FILE where there is one.")
+@click.option("--build-endpoint", type=EndpointId(), help="Whose catalogue.")
+@common_options
+def download(
+    common: Common, reference: str, target: Path, force: bool, build_endpoint: str | None
+) -> None:
+    """Save the image of CONTAINER as FILE, by HTTPS from the collection of its endpoint's staging.
+
+    What broke off goes on where it stopped when the command is given again.
+    """
+    from cib_flows.downloading import download_container
+
+    answer = download_container(reference, target, common.connect(), build_endpoint, force=force)
+    if common.json:
+        print_json(answer)
+    else:
+        size = human_size(int(answer["bytes"]))
+        click.echo(f"{target} ({size}) is {answer['container_id']}, sha256 {answer['sha256']}")
 
 
 def _sites(globus: Globus, words: list[str], sites_file: Path | None) -> list[Site]:

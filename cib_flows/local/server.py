@@ -47,6 +47,7 @@ from cib_flows.local.search.provider import search_providers
 from cib_flows.local.search.routes import search_routes
 from cib_flows.local.search.service import SearchService
 from cib_flows.local.transfer.consenting import ConsentingProvider
+from cib_flows.local.transfer.https_access import https_routes
 from cib_flows.local.transfer.provider import transfer_providers
 from cib_flows.local.transfer.routes import transfer_routes
 from cib_flows.local.transfer.service import TransferService
@@ -128,6 +129,7 @@ class LocalGlobus:
             Route("/v2/get_amqp_result_connection_url", connection_url, methods=["GET"]),
             *compute_routes(self.compute),
             *transfer_routes(self.transfer),
+            *https_routes(self.transfer),
             *search_routes(self.search),
             *self.flows.routes(),
         ]

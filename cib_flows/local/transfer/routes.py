@@ -17,6 +17,7 @@ from cib_flows.local.transfer.collections import Collection
 from cib_flows.local.transfer.documents import endpoint_document, event_document, task_document
 from cib_flows.local.transfer.errors import TransferError
 from cib_flows.local.transfer.filters import listing_filter
+from cib_flows.local.transfer.https_access import https_server
 from cib_flows.local.transfer.service import TransferService
 from cib_flows.local.transfer.store import TaskRow
 
@@ -100,7 +101,9 @@ class _Handlers:
         return self._service.collections.get(request.path_params["endpoint_id"])
 
     async def endpoint(self, request: Request) -> dict[str, Any]:
-        return endpoint_document(self._collection(request), self._service.identity.id)
+        collection = self._collection(request)
+        document = endpoint_document(collection, self._service.identity.id)
+        return {**document, "https_server": https_server(request, collection.id)}
 
     async def search(self, request: Request) -> dict[str, Any]:
         words = request.query_params.get("filter_fulltext", "").lower().split()
