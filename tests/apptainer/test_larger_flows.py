@@ -180,6 +180,34 @@ def until(what: Callable[[], bool], seconds: float = 90) -> bool:
     return True
 
 
+def test_a_flow_that_builds_and_publishes(client: Globus, globus: LocalGlobus) -> None:
+    """What a deployment has for both flows, inserted one after the other."""
+    there = globus.cli("local", "endpoint", "add", "elsewhere", "--json").document
+    deployment = ensure_deployed(client)
+    built = compose(waiting_host(), flow_part(deployment), before="Rest")
+    both = compose(
+        built.definition,
+        flow_part(deployment, "publish_container"),
+        before="Rest",
+        schema=built.input_schema,
+        prefix="Publish",
+        inputs={
+            "container.$": "$.container.container_id",
+            "destination_endpoint": there["id"],
+        },
+        output="$.published",
+    )
+    flow = client.flows.create_flow("Both", both.definition, both.input_schema)["id"]
+    done = ended(client, flow, {"container_spec": {**PLAIN, "name": "brought"}})
+    assert done["status"] == "SUCCEEDED", done["details"]
+    output = done["details"]["output"]
+    (delivery,) = output["published"]["destinations"]
+    found = delivery["container"]
+    assert found["container_id"] == output["container"]["container_id"]
+    assert Path(found["path"]).is_relative_to(there["root"])
+    assert Path(found["path"]).read_bytes() == Path(output["container"]["path"]).read_bytes()
+
+
 def test_the_deployed_flow_as_an_action(client: Globus, globus: LocalGlobus) -> None:
     deployment = ensure_deployed(client)
     parent = {
