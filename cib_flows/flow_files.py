@@ -9,7 +9,7 @@ from cib_flows.errors import UsageError
 from cib_flows.flow.linter import schema_beside
 from cib_flows.flow.source import Unparsable, read_source
 
-__all__ = ["read_flow", "schema_file_for"]
+__all__ = ["read_flow", "read_object", "schema_file_for"]
 
 
 def read_flow(
@@ -21,9 +21,9 @@ def read_flow(
     Raises ``UsageError`` with one sentence.
     """
     path = Path(path)
-    whole = _object(path)
+    whole = read_object(path)
     found = Path(schema_path) if schema_path is not None else schema_beside(path)
-    schema = _object(found) if found is not None else None
+    schema = read_object(found) if found is not None else None
     if "States" not in whole and "definition" in whole:
         schema = schema if schema is not None else whole.get("input_schema")
         whole = whole["definition"]
@@ -41,7 +41,11 @@ def schema_file_for(definition: Path) -> Path:
     return definition.with_name(f"{definition.stem}_input_schema.json")
 
 
-def _object(path: Path) -> dict[str, Any]:
+def read_object(path: str | Path) -> dict[str, Any]:
+    """The object in a JSON or YAML file.
+
+    Raises ``UsageError`` with one sentence.
+    """
     try:
         value = read_source(path).value
     except Unparsable as problem:

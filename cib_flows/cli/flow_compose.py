@@ -52,6 +52,13 @@ __all__ = ["compose"]
     type=click.Path(dir_okay=False),
     help="A spec that every run builds.",
 )
+@click.option(
+    "--inputs",
+    "template_path",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="A template of the input, as in Parameters, with '.$' and '.=' fields.",
+)
 @click.option("--spec-path", "spec_place", metavar="$.PATH", help="Where the host has the input.")
 @click.option(
     "--to",
@@ -84,6 +91,7 @@ def compose(
     prefix: str | None,
     input_property: str | None,
     spec_path: str | None,
+    template_path: str | None,
     spec_place: str | None,
     result: str | None,
     on_failure: str | None,
@@ -97,13 +105,18 @@ def compose(
     input_schema is printed, which 'cib-flows flow lint' and 'cib-flows flow graph' read.
     """
     from cib_flows.flow import compose as composed
-    from cib_flows.flow_files import read_flow, schema_file_for
+    from cib_flows.flow_files import read_flow, read_object, schema_file_for
     from cib_flows.flow_parts import NAMES, flow_part, recorded_deployment
 
-    if len([given for given in (input_property, spec_path, spec_place) if given]) > 1:
-        raise UsageError("Give one of --property, --spec and --spec-path.")
+    if len([1 for given in (input_property, spec_path, template_path, spec_place) if given]) > 1:
+        raise UsageError("Give one of --property, --spec, --inputs and --spec-path.")
     if spec_path and name != "build_container":
-        raise UsageError("--spec is for build_container; give --property or --spec-path.")
+        raise UsageError("--spec is for build_container; give --property, --inputs or --spec-path.")
+    inputs: str | dict[str, Any] | None = spec_place
+    if spec_path is not None:
+        inputs = _constant(spec_path)
+    elif template_path is not None:
+        inputs = read_object(template_path)
     usual = NAMES[name]
     host, schema = read_flow(path, schema_path)
     larger = composed(
@@ -113,7 +126,7 @@ def compose(
         after=after,
         schema=schema,
         prefix=prefix or usual.prefix,
-        inputs=spec_place or (None if spec_path is None else _constant(spec_path)),
+        inputs=inputs,
         input_property=input_property or usual.input_property,
         output=result or usual.output,
         on_failure=on_failure,

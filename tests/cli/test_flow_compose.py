@@ -88,6 +88,20 @@ def test_a_spec_that_every_run_builds(place: Path) -> None:
     assert set(whole["input_schema"]["properties"]) == {"n"}
 
 
+def test_a_template_says_what_is_published(place: Path) -> None:
+    assert run("definition.json", "--before", "Last", "-o", "built_definition.json").exit_code == 0
+    Path("inputs.yaml").write_text(
+        f"container.$: $.container.container_id\ndestination_endpoint: {ENDPOINT}\n"
+    )
+    done = run("built_definition.json", "--after", "Last", "--flow", "publish_container",
+               "--inputs", "inputs.yaml")  # fmt: skip
+    assert (done.exit_code, done.stderr) == (0, "")
+    whole = json.loads(done.stdout)
+    given = whole["definition"]["States"]["PublishInput"]["Parameters"]["input"]
+    assert given["container.$"] == "$.container.container_id"
+    assert set(whole["input_schema"]["properties"]) == {"n", "container_spec"}
+
+
 def test_publishing_has_names_of_its_own(place: Path) -> None:
     done = run("definition.json", "--after", "Last", "--flow", "publish_container")
     assert done.exit_code == 0, done.stderr
@@ -104,6 +118,7 @@ REFUSALS: list[tuple[list[str], str]] = [
     (["definition.json", "--before", "Last", "--spec", "a", "--spec-path", "$.b"], "Give one of"),
     (["definition.json", "--before", "Last", "--spec", "nowhere.yaml"], "cannot be read"),
     (["broken.json", "--before", "Last"], "broken.json:1:2 is no JSON or YAML"),
+    (["definition.json", "--before", "Last", "--inputs", "broken.json"], "broken.json:1:2 is no"),
     (["definition.json", "--before", "Last", "-o", "nowhere.json/x.json"], "cannot be written"),
 ]
 
