@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -59,3 +62,33 @@ def test_an_executor_without_a_worker_is_refused_at_once(
     container = Container.get("plain", connect("local", str(globus.home)))
     with pytest.raises(ServiceError, match="was built without a Globus Compute worker"):
         container.executor()
+
+
+def test_workers_that_would_never_answer_are_an_error_before_anything_is_sent(
+    globus: LocalGlobus, plain: dict[str, Any]
+) -> None:
+    """The endpoint that runs here says which parsl it has; the image's record names another."""
+    path = Path(plain["path"]).with_suffix(".json")
+    whole = path.read_bytes()
+    record = json.loads(whole)
+    record["worker"] = {"globus-compute-endpoint": metadata.version("globus-compute-endpoint")}
+    record["worker"]["parsl"] = "2026.9.7"
+    try:
+        path.chmod(0o644)
+        path.write_text(json.dumps(record))
+        container = Container.get("plain", connect("local", str(globus.home)))
+        here = metadata.version("parsl")
+        with pytest.raises(ServiceError, match=f"holds parsl 2026.9.7, .* runs {here}") as refused:
+            container.executor()
+        assert "Build it again on this endpoint" in str(refused.value.hint)
+        # a command goes another way
+        assert container.run(["echo", "still"]).stdout == "still\n"
+    finally:
+        path.write_bytes(whole)
+        path.chmod(0o444)
+
+
+def test_a_gpu_flag_reaches_the_engine(globus: LocalGlobus, plain: dict[str, Any]) -> None:
+    answer = globus.cli("containers", "exec", "--gpu", "nvidia", "plain", "--", "echo", "here")
+    # without a GPU on this machine Apptainer says so, and goes on
+    assert (answer.code, answer.output) == (0, "here\n")
