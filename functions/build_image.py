@@ -108,7 +108,7 @@ def _build_stages(
     with scratch_folder(tmpdir, folder.run_id) as scratch:
         builder = Builder(engine, site, folder, plan, scratch)
         stage = _take_stage(stages, stage, ground, requirements, scratch)
-        base = None if stage else _own_base(plan, scratch)
+        base = None if stage else _own_base(folder, plan, scratch)
         used = "none" if stage is None else "whole" if _is_whole(stage, requirements) else "part"
         # the environment is kept before the payload and the commands touch it, which takes a build of its own
         keeps = has_later_steps(spec) and _is_worth_keeping(spec, plan) and used != "whole"
@@ -175,7 +175,7 @@ def _take_stage(
     return None
 
 
-def _own_base(plan: dict[str, Any], scratch: str) -> str | None:
+def _own_base(folder: RunFolder, plan: dict[str, Any], scratch: str) -> str | None:
     """A copy of a base that is a file, for this build alone: the engine leaves it open to a recipe's commands.
 
     None where the base comes from a registry. Raises :class:`StepFailed` where the file is no longer the one
@@ -184,6 +184,8 @@ def _own_base(plan: dict[str, Any], scratch: str) -> str | None:
     base = plan["base"]
     if base["bootstrap"] not in FILE_BOOTSTRAPS:
         return None
+    if plan["payload"].get("base"):
+        return folder.base
     own = os.path.join(scratch, "base")
     try:
         found = copy_file(base["resolved"], own)

@@ -57,6 +57,8 @@ def _fetch_into(folder: RunFolder, site: dict[str, Any], plan: dict[str, Any]) -
     refuse_odd_files(folder.payload, site["payload_limit_bytes"])
     digest, size, files = tree_digest(folder.payload)
     plan["payload_digest"] = sha256_text(f"{digest} {payload['destination']}")
+    if payload.get("base"):
+        plan["base"]["digest"] = _take_base(payload["base"], folder)
     if folder.read("spec.json")["payload"].get("install"):
         plan["asked"] = payload_asks(folder.payload)
     plan["build_digest"] = build_digest(plan)
@@ -179,12 +181,33 @@ def _take_file(
     """Unpack an archive into the payload folder, or put any other file there under its name."""
     if payload["sha256"]:
         _check_sha256(digest, payload["sha256"])
-    if unpack(path, name, folder.payload, site["payload_limit_bytes"]):
+    base = payload.get("base")
+    # a tar archive is then the base image itself, as docker and podman save it
+    if unpack(path, name, folder.payload, site["payload_limit_bytes"], keeps_tar=bool(base)):
         os.unlink(path)
+        return
+    if base:
+        place = os.path.join(folder.payload, base)
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        os.rename(path, place)
         return
     plain = "".join(c if c.isalnum() or c in "._-" else "_" for c in name).strip(".") or "payload"
     safe = plain.encode()[-200:].decode("utf-8", "ignore")
     os.rename(path, os.path.join(folder.payload, safe))
+
+
+def _take_base(place: str, folder: RunFolder) -> str:
+    """Move the base image out of the payload, so that it is not in the image too; returns its digest."""
+    path = os.path.join(folder.payload, place)
+    inside = os.path.realpath(folder.payload)
+    if os.path.realpath(path) != os.path.join(inside, place) or not os.path.isfile(path):
+        raise StepFailed(
+            "base_not_found",
+            f"'base.image' names the file {shorten(place, 120)} of the payload, which has no such file.",
+            "Give its path below 'payload.destination'; a single tar archive is taken as the base itself.",
+        )
+    os.replace(path, folder.base)
+    return "sha256:" + sha256_file(folder.base)
 
 
 def _check_sha256(found: str, expected: str) -> None:

@@ -24,6 +24,7 @@ from ._shared.run_folder import RunFolder
 from ._shared.run_versions import engine_version, machine, worker_versions
 from ._shared.site import load_site
 from ._shared.spec_check import FILE_BOOTSTRAPS, check_spec
+from ._shared.spec_payload import base_in_payload
 from ._shared.spec_software import SPACK_BUILDER
 from ._shared.spec_words import SpecRefused
 from ._shared.working import sweep, working
@@ -64,6 +65,9 @@ def _plan(spec: dict[str, Any], site: dict[str, Any], folder: RunFolder) -> dict
     versions = lock["worker"] if lock else worker_versions(spec["worker"])
     base, base_digest = _pin_base(locked_base(spec, lock) if lock else spec, site)
     payload = _plan_payload(spec, site, folder)
+    brought = base_in_payload(spec)
+    if brought:
+        payload["base"] = brought
     builder = None
     if spec["spack"]:
         builder, _ = resolve(spec["spack"].get("builder", SPACK_BUILDER), site, "docker")
@@ -114,6 +118,8 @@ def _pin_base(spec: dict[str, Any], site: dict[str, Any]) -> tuple[str, str]:
     bootstrap, image = spec["base"]["bootstrap"], spec["base"]["image"]
     if bootstrap in ("docker", "oras"):
         return resolve(image, site, bootstrap)
+    if base_in_payload(spec):
+        return image, ""  # fetch_payload finds it, and its digest
     if bootstrap in FILE_BOOTSTRAPS:
         # a build runs as the endpoint's account: it must not be made to read what only that account may
         root = os.path.realpath(os.path.join(site["root"], "images"))
@@ -121,8 +127,8 @@ def _pin_base(spec: dict[str, Any], site: dict[str, Any]) -> tuple[str, str]:
         if not path.startswith(root + os.sep):
             raise StepFailed(
                 "base_refused",
-                f"'base.image' {image} is not below the endpoint's image root {root}.",
-                "Register the image there first, or take a base from a registry.",
+                f"'base.image' {image} is not below the endpoint's image root {root}, nor in the payload.",
+                "Register the image there first, bring it in the payload, or take a base from a registry.",
             )
         if not os.path.isfile(path):
             raise StepFailed(

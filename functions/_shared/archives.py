@@ -32,8 +32,11 @@ DAMAGE = (
 )
 
 
-def unpack(archive: str, name: str, folder: str, limit_bytes: int) -> bool:
-    """Unpack a zip or tar archive into the empty ``folder``; False when the file is neither.
+def unpack(
+    archive: str, name: str, folder: str, limit_bytes: int, *, keeps_tar: bool = False
+) -> bool:
+    """Unpack a zip or tar archive into the empty ``folder``; False when the file is neither, or a tar archive that
+    is to stay one.
 
     ``name`` is what the file is called: many formats are zip files inside (``.whl``, ``.pt``, ``.npz``), and
     stay the files they are. Absolute names, ``..``, devices, pipes, links that point outside, and more than
@@ -41,6 +44,8 @@ def unpack(archive: str, name: str, folder: str, limit_bytes: int) -> bool:
     """
     try:
         if _is_tar(archive):
+            if keeps_tar:
+                return False
             with open(archive, "rb") as stream, _Tar.open(fileobj=stream) as tar:
                 _unpack_tar(tar, folder, limit_bytes)
             return True

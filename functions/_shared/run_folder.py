@@ -38,6 +38,7 @@ class RunFolder:
         self.abort = os.path.join(self.path, "ABORT")
         self.image = os.path.join(self.work, "image.sif")
         self.payload = os.path.join(self.work, "payload")
+        self.base = os.path.join(self.work, "base")  # one that came with the payload
 
     def create(self) -> None:
         """Make the run's folders; the work area is private, since a payload may be."""

@@ -103,6 +103,16 @@ def check_payload(value: Any) -> dict[str, Any]:
     return checked
 
 
+def base_in_payload(spec: dict[str, Any]) -> str:
+    """The path in the payload of the file that is the base image; empty where the base comes from elsewhere."""
+    has_payload = bool(spec["payload_collection"]) or any(
+        f in spec["payload"] for f in ("url", "git")
+    )
+    inside = str(spec["payload"]["destination"]) + "/"
+    image = str(spec["base"]["image"])
+    return image[len(inside) :] if has_payload and image.startswith(inside) else ""
+
+
 def check_payload_sources(spec: dict[str, Any]) -> None:
     payload = spec["payload"]
     sources = [f"payload.{field}" for field in ("url", "git") if field in payload]

@@ -180,8 +180,11 @@ def ground_of(spec: dict[str, Any], plan: dict[str, Any]) -> str:
     bare = {**spec, "pip": []}
     text = environment_text(bare, {"cib-flows-worker": ""} if plan["worker"] else None)
     asked = {key: asked_of(plan)[key] for key in ("apt", "conda", "channels", "indexes")}
+    # a library's image has no digest, and then its name has to do
+    base = plan["base"]["digest"] or plan["base"]["resolved"]
+    builder = plan.get("spack_builder")
     return sha256_text(
-        canonical_json([text, plan["base"]["digest"], plan["engine"], plan["machine"], asked])
+        canonical_json([text, base, builder, plan["engine"], plan["machine"], asked])
     )
 
 

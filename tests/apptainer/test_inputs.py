@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import io
 import json
+import shutil
 import subprocess
 import tarfile
 import threading
@@ -324,3 +325,30 @@ def archive(files: dict[str, str]) -> bytes:
             entry.size, entry.mode = len(text), 0o755 if text.startswith("#!") else 0o644
             made.addfile(entry, io.BytesIO(text.encode()))
     return raw.getvalue()
+
+
+@pytest.mark.parametrize("bootstrap", ["docker-archive", "oci-archive"])
+def test_a_base_may_come_with_the_payload(
+    globus: LocalGlobus, web: tuple[Path, str], bootstrap: str
+) -> None:
+    """As 'docker save' and 'podman save' leave it on somebody's own computer."""
+    folder, address = web
+    if not shutil.which("skopeo"):
+        pytest.skip("skopeo makes the archive for this test")
+    site = json.loads((globus.folder / "site.json").read_text())
+    registry = site.get("registry_mirrors", {}).get("docker.io", "docker.io")
+    source = f"docker://{registry}/library/python:3.11-slim"
+    secure = "false" if registry != "docker.io" else "true"
+    target = f"{bootstrap}:{folder}/{bootstrap}.tar"
+    command = ["skopeo", "copy", "-q", f"--src-tls-verify={secure}", source, target]
+    subprocess.run(command, check=True)
+    container = globus.built(
+        {
+            "name": f"from-{bootstrap}",
+            "base": {"bootstrap": bootstrap, "image": "/payload/mine.tar"},
+            "payload": {"url": f"{address}/{bootstrap}.tar"},
+            "worker": "none",
+        }
+    )
+    assert "Python 3.11" in globus.inside(container, "python3", "--version")
+    assert globus.inside(container, "ls", "-A", "/payload") == ""

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import shutil
 import subprocess
 import tarfile
 import threading
 import uuid
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cib_flows.functions.build_image import build_image
 from cib_flows.functions.fetch_payload import fetch_payload
 from cib_flows.functions.render_recipe import render_recipe
-from tests.functions.conftest import Answer, Run, Server, Site
+from tests.functions.conftest import Answer, Apptainer, Run, Server, Site
 
 Start = Callable[..., Run]
 COLLECTION = {"id": "6c54cade-bde5-45c1-bdea-f4bd71dba2cc", "path": "/~/my data.tar.gz"}
@@ -512,3 +515,67 @@ def test_without_a_staging_collection_a_collection_payload_is_refused_at_once(
     spec = {"name": "demo", "base": {"image": "debian:12"}, "worker": "none"}
     result = render_recipe({**spec, "payload_collection": COLLECTION}, run_id)
     assert result["error"]["code"] == "payload_not_visible"
+
+
+# a base image that the payload brings
+
+
+def test_a_tar_archive_may_be_the_base_itself(start: Start, web: Server) -> None:
+    data = archive_of(**{"manifest.json": b"[]"})
+    web.answer = lambda *_: (200, {}, data)
+    run = start(
+        base={"bootstrap": "docker-archive", "image": "/payload/mine.tar"},
+        payload={"url": f"{web.url}/download?id=7"},
+    )
+    assert run.rendered["base"] == "/payload/mine.tar"
+    first = fetched(run)
+    assert (run.work / "base").read_bytes() == data
+    assert content(run) == {}, "it is not in the image a second time"
+    digest = json.loads((run.folder / "plan.json").read_text())["base"]["digest"]
+    assert digest == "sha256:" + hashlib.sha256(data).hexdigest()
+    web.answer = lambda *_: (200, {}, archive_of(**{"manifest.json": b"[1]"}))
+    other = start(
+        base={"bootstrap": "docker-archive", "image": "/payload/mine.tar"},
+        payload={"url": f"{web.url}/download?id=7"},
+    )
+    assert fetched(other)["build_digest"] != first["build_digest"]
+
+
+def test_a_base_beside_other_files_of_a_payload(
+    start: Start, web: Server, site: Site, apptainer: Apptainer, tmp_path: Path
+) -> None:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as made:
+        made.writestr("images/base.sif", b"SIF")
+        made.writestr("code.py", b"x")
+    web.answer = lambda *_: (200, {}, stream.getvalue())
+    run = start(
+        base={"bootstrap": "localimage", "image": "/opt/code/images/base.sif"},
+        payload={"url": f"{web.url}/all.zip", "destination": "/opt/code"},
+    )
+    fetched(run)
+    assert content(run) == {"code.py": b"x"}
+    site.set(tmpdir=str(tmp_path / "node"))
+    built = build_image(run.id, run.recipe_sha256)
+    assert built["ok"] is True, built
+    recipe = Path(apptainer.asked["argv"][-1]).read_text()
+    assert f"Bootstrap: localimage\nFrom: {run.work}/base\n" in recipe
+
+
+@pytest.mark.parametrize("image", ["/payload/no.tar", "/payload/link.tar", "/payload/folder"])
+def test_a_base_that_the_payload_does_not_hold_is_told(
+    start: Start, forge: Server, repository: Path, tmp_path: Path, image: str
+) -> None:
+    work = tmp_path / "clone"
+    (work / "folder").mkdir()
+    (work / "folder" / "x").write_text("x")
+    (work / "link.tar").symlink_to("a.py")
+    git(work, "add", ".")
+    git(work, "commit", "-q", "-m", "more")
+    git(work, "push", "-q", str(repository), "main")
+    git(repository, "update-server-info")
+    run = start(
+        base={"bootstrap": "docker-archive", "image": image},
+        payload={"git": f"{forge.url}/project.git"},
+    )
+    assert image.removeprefix("/payload/") in refused(run, "base_not_found")

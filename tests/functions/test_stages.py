@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cib_flows.functions._shared.stages import Stage, Stages
+from cib_flows.functions._shared.spec_check import check_spec
+from cib_flows.functions._shared.stages import Stage, Stages, ground_of
 
 DAY = 24 * 3600.0
 
@@ -125,3 +127,24 @@ def test_an_environment_is_wanted_again_the_second_time_it_is_asked_for(tmp_path
     assert not stages.is_wanted_again("g", ["a", "b"]), "asked for too long ago to count"
     stages.trim()
     assert len(list((tmp_path / "root" / "cache" / "stages").glob("*.wanted"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"base": {"digest": "", "resolved": "debian:12"}}, {"base": {"digest": "", "resolved": "ubuntu:24.04"}}),
+        ({"spack_builder": "a@sha256:1"}, {"spack_builder": "b@sha256:2"}),
+        ({"engine": "apptainer version 1.4.5"}, {"engine": "apptainer version 1.5.3"}),
+    ],
+    ids=["library", "builder", "engine"],
+)  # fmt: skip
+def test_an_environment_of_another_ground_is_another(
+    one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    spec = check_spec({"name": "x", "base": {"bootstrap": "library", "image": "debian:12"}})
+    plan: dict[str, Any] = {
+        "worker": {}, "engine": "e", "machine": "m", "base": {"digest": "d", "resolved": "r"},
+    }  # fmt: skip
+    assert ground_of(spec, {**plan, **one}) != ground_of(spec, {**plan, **other})
+    moved = {**plan, "base": {"digest": "d", "resolved": "a mirror's name"}}
+    assert ground_of(spec, plan) == ground_of(spec, moved)
