@@ -2,67 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-from . import paging
-from .errors import unprocessable
+from .lists import ListQuery
 from .roles import FLOW_PERMISSIONS
 
 __all__ = ["page"]
 
-PAGE = 20
-ORDER = (
-    "id",
-    "scope_string",
-    "flow_owners",
-    "flow_administrators",
-    "title",
-    "created_at",
-    "updated_at",
-)
-# What some of them are called in a flow's document.
-ALIASES = {"scope_string": "globus_auth_scope", "flow_owners": "flow_owner"}
+# What may be ordered by, and what it is called in a flow's document.
+ORDER = {
+    "id": "id",
+    "scope_string": "globus_auth_scope",
+    "flow_owner": "flow_owner",
+    "flow_owners": "flow_owner",
+    "flow_administrators": "flow_administrators",
+    "title": "title",
+    "created_at": "created_at",
+    "updated_at": "updated_at",
+}
+# Which fields a filter looks into, without regard to case.
+FILTERS = {
+    "filter_fulltext": (
+        *("title", "subtitle", "flow_owner", "description", "id", "flow_administrators"),
+    ),
+    "filter_scope_string": ("globus_auth_scope",),
+    "filter_title": ("title",),
+    "filter_subtitle": ("subtitle",),
+    "filter_description": ("description",),
+    "filter_keywords": ("keywords",),
+}
 
 Document = dict[str, Any]
 
 
-def page(shown: Iterable[Document], query: Mapping[str, str], orderby: Sequence[str]) -> Document:
+def page(shown: Iterable[Document], query: ListQuery) -> Document:
     """Of the flows that the caller may see, those that the query asks for.
 
     :raises Refusal: 422 for a query that cannot be read
     """
-    wanted = paging.names(query, "filter_roles", FLOW_PERMISSIONS)
-    words = query.get("filter_fulltext", "").casefold().split()
+    wanted = query.roles(FLOW_PERMISSIONS)
     found = [
         document
         for document in shown
-        if (not wanted or wanted & set(document["user_roles"])) and _has(document, words)
+        if (not wanted or wanted & set(document["user_roles"]))
+        and all(query.holds(name, _texts(document, fields)) for name, fields in FILTERS.items())
     ]
     # A stable sort by the last criterion first, so that the first one decides.
-    for field, descending in reversed([_order(text) for text in orderby or ["updated_at DESC"]]):
-        name = ALIASES.get(field, field)
+    for name, descending in reversed(query.order(ORDER) or [("updated_at", True)]):
         found.sort(key=lambda document: str(document[name]).casefold(), reverse=descending)
-    first = paging.place(query) or 0
-    size = paging.limit(query, PAGE)
+    size = query.size
+    first = query.passed_over if query.place is None else query.place
     more = first + size < len(found)
     return {
         "flows": found[first : first + size],
         "limit": size,
         "has_next_page": more,
-        "marker": paging.marker(first + size) if more else None,
+        "marker": query.marker(first + size) if more else None,
     }
 
 
-def _has(document: Document, words: list[str]) -> bool:
-    texts = [document["title"], document["subtitle"], document["description"]]
-    text = " ".join([*texts, *document["keywords"]]).casefold()
-    return all(word in text for word in words)
-
-
-def _order(text: str) -> tuple[str, bool]:
-    field, _, direction = text.strip().partition(" ")
-    if field not in ORDER or direction.upper() not in ("", "ASC", "DESC"):
-        message = f"{text!r} is not a field and ASC or DESC; fields are {', '.join(ORDER)}"
-        raise unprocessable([{"loc": ["orderby"], "msg": message, "type": "value_error"}])
-    return field, direction.upper() == "DESC"
+def _texts(document: Document, fields: Iterable[str]) -> list[str]:
+    values = [document[name] for name in fields]
+    return [text for value in values for text in (value if isinstance(value, list) else [value])]

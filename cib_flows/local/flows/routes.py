@@ -15,6 +15,7 @@ from cib_flows.local.actions import Identity
 
 from . import token_scopes as scopes
 from .errors import Refusal, unprocessable
+from .lists import ListQuery, read_query
 
 if TYPE_CHECKING:
     from .service import FlowsService
@@ -40,8 +41,7 @@ def flow_routes(service: FlowsService) -> list[Route]:
         return service.validate_flow(await _body(request))
 
     async def list_flows(request: Request) -> Answer:
-        orderby = request.query_params.getlist("orderby")
-        return service.list_flows(_identity(request), request.query_params, orderby)
+        return service.list_flows(_identity(request), _list_query(request))
 
     async def get_flow(request: Request) -> Answer:
         return service.get_flow(_identity(request), _id(request))
@@ -59,7 +59,7 @@ def flow_routes(service: FlowsService) -> list[Route]:
         return service.validate_run(_identity(request), _id(request), await _body(request))
 
     async def list_runs(request: Request) -> Answer:
-        return service.list_runs(_identity(request), request.query_params)
+        return service.list_runs(_identity(request), _list_query(request))
 
     async def get_run(request: Request) -> Answer:
         return service.get_run(_identity(request), _id(request), request.query_params)
@@ -157,6 +157,10 @@ def _identity(request: Request) -> Identity:
     if not isinstance(identity, Identity):
         raise Refusal(401, "AUTHENTICATION_ERROR", "Expired or invalid Bearer token")
     return identity
+
+
+def _list_query(request: Request) -> ListQuery:
+    return read_query(request.query_params.multi_items())
 
 
 def _id(request: Request) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.routing import Route
@@ -12,10 +12,11 @@ from starlette.routing import Route
 from cib_flows.local.actions import ActionProvider, Identity
 from cib_flows.local.database import Database
 
-from . import documents, flow_list, paging, roles, routes, submissions
+from . import documents, flow_list, paging, roles, routes, run_list, submissions
 from .errors import Refusal, unprocessable
 from .flow_actions import FlowActions
 from .interpreter import Interpreter
+from .lists import ListQuery
 from .notifications import Notifications
 from .parameters import without_private
 from .providers import action_url, given_scope, handler_problem, run_as, scope
@@ -27,7 +28,6 @@ from .web_inputs import LIFETIME, WebInputs
 __all__ = ["FlowsService"]
 
 TOKEN_LIFETIME = 172_800
-PAGE = 20
 LOG_PAGE = 10
 Document = dict[str, Any]
 
@@ -145,15 +145,13 @@ class FlowsService:
         self._store.delete_flow(flow.id, deleted_at)
         return documents.deleted_flow_document(self._flow_document(flow, identity), deleted_at)
 
-    def list_flows(
-        self, identity: Identity, query: Mapping[str, str], orderby: Sequence[str]
-    ) -> Document:
+    def list_flows(self, identity: Identity, query: ListQuery) -> Document:
         shown = (
             self._flow_document(flow, identity)
             for flow in self._store.flows()
             if roles.flow_roles(flow, identity)
         )
-        return flow_list.page(shown, query, orderby)
+        return flow_list.page(shown, query)
 
     # --- starting runs ----------------------------------------------------------------------------
 
@@ -246,30 +244,15 @@ class FlowsService:
             document["marker"] = paging.marker(page[-1][0])
         return document
 
-    def list_runs(self, identity: Identity, query: Mapping[str, str]) -> Document:
-        wanted_flows = paging.names(query, "filter_flow_id")
-        wanted_roles = paging.names(query, "filter_roles", roles.RUN_PERMISSIONS)
-        size = paging.limit(query, PAGE)
+    def list_runs(self, identity: Identity, query: ListQuery) -> Document:
         flows: dict[str, Flow | None] = {}
-        found: list[tuple[int, Document]] = []
-        for run in self._store.summaries(before=paging.place(query)):
-            if wanted_flows and run.flow_id not in wanted_flows:
-                continue
+
+        def roles_of(run: RunSummary) -> list[str]:
             if run.flow_id not in flows:
                 flows[run.flow_id] = self._store.flow(run.flow_id)
-            user_roles = roles.run_roles(run, flows[run.flow_id], identity)
-            if not user_roles or (wanted_roles and not wanted_roles & set(user_roles)):
-                continue
-            found.append((run.n, documents.run_document(run, self._latest(run), user_roles)))
-            if len(found) > size:
-                break
-        more = len(found) > size
-        return {
-            "runs": [document for _, document in found[:size]],
-            "limit": size,
-            "has_next_page": more,
-            "marker": paging.marker(found[size - 1][0]) if more else None,
-        }
+            return roles.run_roles(run, flows[run.flow_id], identity)
+
+        return run_list.page(self._store.summaries, roles_of, self._latest, query)
 
     def update_run(self, identity: Identity, run_id: str, body: Mapping[str, Any]) -> Document:
         run = self._run(identity, run_id, "MANAGE")

@@ -212,12 +212,107 @@ def test_flows_are_listed_in_pages_in_the_order_asked_for(server: FlowsServer, m
     assert [flow["title"] for flow in pages.items()] == titles[::-1]
 
 
-def test_flows_are_found_by_their_words(server: FlowsServer, me: str) -> None:
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ({"filter_fulltext": "with APPT"}, ["Build images"]),
+        ({"filter_fulltext": "hpc"}, []),
+        ({"filter_keywords": "hp"}, ["Build images"]),
+        ({"filter_title": "images,files"}, ["Move files", "Build images"]),
+        ({"filter_title": ["images", "files"]}, ["Move files", "Build images"]),
+        ({"filter_subtitle": "sub"}, ["Move files"]),
+        ({"filter_description": "nothing of that"}, []),
+        ({"orderby": "title ASC,updated_at DESC"}, ["Build images", "Move files"]),
+        ({"per_page": 1}, ["Move files"]),
+        ({"per_page": 1, "page": 2}, ["Build images"]),
+        ({"filter_roles": "flow_administrators"}, []),
+    ],
+    ids=str,
+)
+def test_flows_are_found_by_what_is_asked(
+    server: FlowsServer, me: str, query: dict[str, Any], found: list[str]
+) -> None:
     client = server.client(me)
     client.create_flow("Build images", PASS, {}, description="with Apptainer", keywords=["HPC"])
-    client.create_flow("Move files", PASS, {})
-    found = client.list_flows(filter_fulltext="apptainer hpc", filter_roles="flow_owner")
-    assert [flow["title"] for flow in found] == ["Build images"]
+    client.create_flow("Move files", PASS, {}, subtitle="Subtitle")
+    given = {"filter_roles": "flow_owner", **query}
+    assert [flow["title"] for flow in client.list_flows(query_params=given)] == found
+
+
+def test_a_flow_is_found_by_its_owner_and_id(server: FlowsServer, me: str) -> None:
+    client = server.client(me)
+    flow = client.create_flow("T", PASS, {})
+    for text in (flow["id"], identity(me).urn, flow["id"].upper()[:13]):
+        listed = client.list_flows(filter_fulltext=text, filter_roles="flow_owner")
+        assert [found["id"] for found in listed] == [flow["id"]]
+
+
+def test_a_marker_holds_the_query(server: FlowsServer, me: str) -> None:
+    client = server.client(me)
+    for number in range(5):
+        client.create_flow(f"flow {number}", PASS, {})
+    query = {"filter_roles": "flow_owner", "orderby": "title ASC", "per_page": 2}
+    first = client.list_flows(query_params=query)
+    second = client.list_flows(marker=first["marker"], filter_fulltext="nothing at all")
+    assert [flow["title"] for flow in second] == ["flow 2", "flow 3"]
+
+
+def test_runs_are_found_by_what_is_asked(server: FlowsServer, me: str) -> None:
+    client = server.client(me)
+    flow_id = client.create_flow(f"A flow of {me}", PASS, {})["id"]
+    rest = one_state({"Type": "Wait", "Seconds": 86_400, "End": True})
+    resting = client.create_flow("Rests", rest, {})["id"]
+    runs = []
+    for flow, label in ((flow_id, "Beta"), (flow_id, "alpha"), (resting, "Gamma")):
+        runs.append(server.flow_client(flow, me).run_flow({}, label=label)["run_id"])
+    begin = client.get_run(runs[1])["start_time"]
+    for run_id in runs[:2]:
+        while client.get_run(run_id)["status"] == "ACTIVE":
+            pass
+
+    def found(**query: Any) -> list[str]:
+        listed = client.list_runs(query_params={"filter_roles": "run_owner", **query})
+        return [run["label"] for run in listed]
+
+    assert found() == ["Gamma", "alpha", "Beta"]
+    assert found(filter_status="ACTIVE") == ["Gamma"]
+    assert found(filter_status="SUCCEEDED,FAILED") == ["alpha", "Beta"]
+    assert found(filter_label="ALPH,bet") == ["alpha", "Beta"]
+    assert found(filter_flow_title=me.upper()) == ["alpha", "Beta"]
+    assert found(orderby="label ASC") == ["alpha", "Beta", "Gamma"]
+    assert found(orderby="status DESC,label DESC") == ["Beta", "alpha", "Gamma"]
+    assert found(filter_start_time=begin) == ["Gamma", "alpha"]
+    assert found(filter_start_time=f",{begin}") == ["Beta"]
+    assert found(filter_completion_time="2020-01-01,") == ["alpha", "Beta"]
+    assert found(per_page=1, page=3) == ["Beta"]
+    pages = []
+    query = {"filter_roles": "run_owner", "orderby": "label DESC", "per_page": 2}
+    page = client.list_runs(query_params=query)
+    pages.append([run["label"] for run in page])
+    pages.append([run["label"] for run in client.list_runs(marker=page["marker"])])
+    assert pages == [["Gamma", "Beta"], ["alpha"]]
+    server.client(me).cancel_run(runs[2])
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({"orderby": "owner ASC"}, "orderby"),
+        ({"orderby": "label UP"}, "orderby"),
+        ({"filter_status": "DONE"}, "filter_status"),
+        ({"filter_start_time": "yesterday"}, "filter_start_time"),
+        ({"page": 0}, "page"),
+        ({"per_page": 1000}, "per_page"),
+        ({"marker": "x"}, "marker"),
+    ],
+)
+def test_a_list_that_cannot_be_made_names_the_parameter(
+    server: FlowsServer, query: dict[str, Any], field: str
+) -> None:
+    server.begin(PASS)
+    with pytest.raises(FlowsAPIError) as error:
+        server.client().list_runs(query_params=query)
+    assert refusal(error)["error"]["detail"][0]["loc"] == [field]
 
 
 # --- starting -------------------------------------------------------------------------------------
