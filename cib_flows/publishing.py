@@ -9,7 +9,7 @@ from typing import Any
 
 from cib_flows.containers import Container
 from cib_flows.deployment import FlowSource, ensure_deployed
-from cib_flows.errors import CibFlowsError, RunFailedError, UsageError
+from cib_flows.errors import CibFlowsError, NotFoundError, RunFailedError, UsageError
 from cib_flows.failures import inactive_reason
 from cib_flows.flow_source import PUBLISH_FLOW
 from cib_flows.profiles import Globus, connect
@@ -136,7 +136,8 @@ def publish(
     """Starts bringing ``container`` (name, name:tag or id) to ``sites``, and returns at once.
 
     It is registered there under its own name and tag, or under ``name_tag`` (``name:tag`` or a tag);
-    ``move`` takes the name from another container that has it. ``source_endpoint`` has the container
+    ``move`` takes the name from another container that has it. Sites whose endpoint is offline have
+    their turn last, since the run waits an hour for each. ``source_endpoint`` has the container
     in its catalogue, by default the deployment's. The publish flow is deployed first where it is not yet.
 
     Raises ``UsageError`` for no or too many sites, ``ServiceError`` when a service refuses.
@@ -145,6 +146,7 @@ def publish(
         raise UsageError(f"A run publishes to 1 to {MOST_DESTINATIONS} sites, not {len(sites)}.")
     globus = globus or connect()
     deployment = ensure_deployed(globus, flow=PUBLISH_FLOW)
+    sites = _reachable_first(globus, sites)
     source = source_endpoint or deployment.build_endpoint
     body: dict[str, Any] = {
         "container": container,
@@ -159,6 +161,24 @@ def publish(
     flow_id = deployment.flows[PUBLISH_FLOW].flow_id
     title = (label or f"{container} to {names}")[:MAX_LABEL]
     return PublishRun(globus, start_once(globus, flow_id, body, title, []), deployment)
+
+
+def _reachable_first(globus: Globus, sites: Sequence[Site]) -> list[Site]:
+    """The same sites; one destination is served after the other."""
+    offline = set()
+    for site in sites:
+        globus.compute_pacer.wait()
+        try:
+            with explained("ask for an endpoint's status"):
+                status = globus.compute_v2.get_endpoint_status(site.endpoint_id)
+        except NotFoundError:
+            offline.add(site.endpoint_id)
+        except CibFlowsError:
+            continue  # who may not ask may still be answered by the endpoint
+        else:
+            if str(status.get("status")) == "offline":
+                offline.add(site.endpoint_id)
+    return sorted(sites, key=lambda site: site.endpoint_id in offline)
 
 
 def _outcomes(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

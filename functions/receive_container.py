@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import shutil
 import stat
-from typing import Any
+from typing import IO, Any
 
 from ._shared.adoption import adopted_record
 from ._shared.catalogue import Catalogue, utc_now
@@ -17,7 +17,7 @@ from ._shared.deliveries import (
     place_path,
     wanted_name,
 )
-from ._shared.files import read_json, remove_tree, sha256_file
+from ._shared.files import CHUNK_BYTES, read_json, remove_tree
 from ._shared.node_check import prepare_node
 from ._shared.reproof import prove_file, spec_of
 from ._shared.results import StepFailed, run_step, shorten
@@ -137,6 +137,15 @@ def _seal_if_missing(site: dict[str, Any], catalogue: Catalogue, name: str, sha2
         seal(catalogue, name, sha256, Signer(site) if site["sign_key"] else None)
 
 
+def _copy_and_hash(handle: int, target: IO[bytes]) -> str:
+    """Copy what an open file holds; returns its sha256."""
+    digest = hashlib.sha256()
+    while chunk := os.read(handle, CHUNK_BYTES):
+        digest.update(chunk)
+        target.write(chunk)
+    return digest.hexdigest()
+
+
 class _Delivery:
     """What was brought, as a small catalogue of its own in the run's work area, where nobody else writes."""
 
@@ -156,6 +165,8 @@ class _Delivery:
         self.sha256 = str(offer["sha256"])
         self.own = Catalogue(folder.work)
         self.image = self.own.image_path("delivered", self.sha256)
+        # of each file as it was copied, so that a large image is read once less
+        self.sums: dict[str, str] = {}
 
     def register(self, catalogue: Catalogue, name: str, tag: str) -> dict[str, Any]:
         self._copy()
@@ -183,7 +194,10 @@ class _Delivery:
             sha256=self.sha256,
             verification=verification,
             signature=signature_of(trust["signer"]),
-            origin={"run_id": self.folder.run_id, "record_sha256": self._sum_of(".json")},
+            origin={
+                "run_id": self.folder.run_id,
+                "record_sha256": self.sums[f"{self.sha256}.json"],
+            },
             endpoint_id=self.asked["endpoint"],
             run_endpoint=self.asked["run_endpoint"],
         )
@@ -218,8 +232,8 @@ class _Delivery:
                         BRING_AGAIN,
                     )
                 copy = os.path.join(inside, file_name)
-                with os.fdopen(handle, "rb", closefd=False) as stream, open(copy, "xb") as target:
-                    shutil.copyfileobj(stream, target, 1024 * 1024)
+                with open(copy, "xb") as target:
+                    self.sums[file_name] = _copy_and_hash(handle, target)
             except OSError as error:
                 error.filename = (
                     error.filename or inside
@@ -231,7 +245,7 @@ class _Delivery:
     def _checked(self) -> dict[str, Any]:
         """The record that came along, once every file has the sha256 that the source told."""
         sums = self._companion(SUMS_ENDING)
-        if sha256_file(sums) != self.offer["sums_sha256"]:
+        if self.sums[os.path.basename(sums)] != self.offer["sums_sha256"]:
             raise StepFailed(
                 "image_changed",
                 "The list of sums is not the one that the source offered.",
@@ -242,14 +256,13 @@ class _Delivery:
             for line in stream:
                 expected, _, file_name = line.rstrip("\n").partition("  ")
                 ending = file_name.removeprefix(self.sha256)
-                path = self._companion(ending)
-                if ending not in LISTED_ENDINGS or not os.path.exists(path):
+                if ending not in LISTED_ENDINGS or file_name not in self.sums:
                     raise StepFailed(
                         "image_changed",
                         f"{shorten(file_name, 100)} is listed and was not delivered.",
                         BRING_AGAIN,
                     )
-                found = sha256_file(path)
+                found = self.sums[file_name]
                 if found != expected:
                     raise StepFailed(
                         "image_changed",
@@ -279,9 +292,6 @@ class _Delivery:
 
     def _companion(self, ending: str) -> str:
         return companion(self.own, "delivered", self.sha256, ending)
-
-    def _sum_of(self, ending: str) -> str:
-        return sha256_file(self._companion(ending))
 
     def _publish(self, catalogue: Catalogue, name: str, record: dict[str, Any]) -> None:
         """Everything beside the image first, the image and its record last."""

@@ -11,6 +11,7 @@ import responses
 from click.testing import CliRunner, Result
 
 from cib_flows.cli import main
+from cib_flows.containers import Container
 from cib_flows.deployment_record import (
     DeployedFlow,
     Deployment,
@@ -193,6 +194,8 @@ def answers(cloud: responses.RequestsMock, status: str, outcomes: list[dict[str,
     cloud.get(f"{FLOWS}/runs/{RUN}", json=run)
     log = {"entries": entries(outcomes), "has_next_page": False}
     cloud.get(f"{FLOWS}/runs/{RUN}/log", json=log)
+    for endpoint, state in ((DELTA, "online"), (POLARIS, "offline")):
+        cloud.get(f"{COMPUTE}/v2/endpoints/{endpoint}/status", json={"status": state})
 
 
 def sent(cloud: responses.RequestsMock) -> dict[str, Any]:
@@ -220,6 +223,27 @@ def test_what_the_flow_is_given(
         "move": True,
     }
     assert body["label"] == "demo:v1 to delta, polaris"
+
+
+def test_a_site_that_is_offline_has_its_turn_last(
+    deployed: Deployment, cloud: responses.RequestsMock, sites_file: Path
+) -> None:
+    answers(cloud, "SUCCEEDED", OUTCOMES[:1])
+    assert published("--to", "polaris,delta").exit_code == 0
+    assert [d["name"] for d in sent(cloud)["body"]["destinations"]] == ["delta", "polaris"]
+
+
+def test_a_container_is_published_from_where_it_is_registered(
+    deployed: Deployment, globus: Globus, cloud: responses.RequestsMock, sites_file: Path
+) -> None:
+    answers(cloud, "SUCCEEDED", OUTCOMES[:1])
+    container = Container.from_output(globus, {**CONTAINER, "endpoint_id": POLARIS})
+    (delivery,) = container.publish("delta", Site("mine", DELTA), name_tag="v2")
+    assert delivery.container is not None
+    assert delivery.container.endpoint_id == DELTA
+    body = sent(cloud)["body"]
+    assert (body["container"], body["source_endpoint"]) == ("demo:v1", POLARIS)
+    assert [d["name"] for d in body["destinations"]] == ["delta", "mine"]
 
 
 def test_a_site_may_be_named_by_its_parts(
