@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from contextlib import nullcontext
 from typing import Any
 
 from ._shared.catalogue import Catalogue, split_name
@@ -46,14 +47,16 @@ def _offer(run_id: str, container: str, name_tag: str | None) -> dict[str, Any]:
         raise StepFailed(
             "illegal_name", f"'container' must be text: {shorten(str(container), 60)}."
         )
-    catalogue = Catalogue(site["root"])
-    record = catalogue.find(container)
+    catalogue, record = _found(site, container)
+    is_own = catalogue.root == site["root"]
     name, tag = _asked_name(container, record)
     if name_tag:
         split_name(name_tag, name)
     sha256 = str(record["sha256"])
     sweep_places(site)
-    with leased(catalogue, str(record["name"]), sha256, "offer_container"):
+    # a shared catalogue is only read: nothing says there that the image is in use
+    lease = leased(catalogue, str(record["name"]), sha256, "offer_container")
+    with lease if is_own else nullcontext():
         check_trust(site, catalogue, record)
         sums = companion(catalogue, record["name"], sha256, SUMS_ENDING)
         if not os.path.exists(sums):
@@ -61,7 +64,8 @@ def _offer(run_id: str, container: str, name_tag: str | None) -> dict[str, Any]:
         sources = [companion(catalogue, record["name"], sha256, end) for end in DELIVERED_ENDINGS]
         sources = [path for path in sources if os.path.exists(path)]
         collection_id, place = _on_collection(site, folder, sources)
-    catalogue.note("offered", record, run_id=run_id)
+    if is_own:
+        catalogue.note("offered", record, run_id=run_id)
     return {
         "container_id": record["container_id"],
         "name": name,
@@ -75,6 +79,19 @@ def _offer(run_id: str, container: str, name_tag: str | None) -> dict[str, Any]:
     }
 
 
+def _found(site: dict[str, Any], container: str) -> tuple[Catalogue, dict[str, Any]]:
+    """The first catalogue that knows the container, one's own before those that are shared; and its record."""
+    missing: StepFailed | None = None
+    for root in (site["root"], *site["shared_roots"]):
+        catalogue = Catalogue(root)
+        try:
+            return catalogue, catalogue.find(container)
+        except StepFailed as failure:
+            missing = missing or failure
+    assert missing is not None
+    raise missing
+
+
 def _asked_name(container: str, record: dict[str, Any]) -> tuple[str, str]:
     """The name by which the container was asked for; the one it was made under, for an id."""
     given, _, tag = container.partition(":")
@@ -86,7 +103,7 @@ def _asked_name(container: str, record: dict[str, Any]) -> tuple[str, str]:
 def _on_collection(site: dict[str, Any], folder: RunFolder, sources: list[str]) -> tuple[str, str]:
     """``(collection id, folder there)`` in which Transfer finds the files."""
     root = site["root_collection"]
-    if root:
+    if root and sources[0].startswith(site["root"] + os.sep):
         inner = os.path.relpath(os.path.dirname(sources[0]), site["root"])
         return root["collection_id"], f"{root['collection_path'].rstrip('/')}/{inner}/"
     place = new_place(site, folder, "offer")

@@ -182,6 +182,22 @@ def test_a_root_on_a_collection_is_offered_where_it_lies(
     assert sites.staged("here") == []
 
 
+def test_a_container_of_a_shared_catalogue_travels_too(
+    sites: Sites, made: dict[str, Any], run_id: str
+) -> None:
+    shared = str(sites.folder / "here" / "root")
+    before = sorted(path for path in Path(shared).rglob("*"))
+    sites.at(
+        "there",
+        shared_roots=[shared],
+        root_collection={"collection_id": "cc", "collection_path": "/"},
+    )
+    offer = ok(offer_container(run_id, "demo:v1"))
+    assert offer["collection_id"] == COLLECTIONS["there"], "the shared root is on no collection"
+    assert any(name.endswith(".sif") for name in sites.staged("there"))
+    assert sorted(path for path in Path(shared).rglob("*")) == before, "it is only read"
+
+
 def test_a_damaged_container_does_not_travel(
     sites: Sites, made: dict[str, Any], run_id: str
 ) -> None:
