@@ -147,6 +147,8 @@ def _launcher(ranks: int | None, function: str | None) -> list[str]:
         )
     # The worker that runs this may be a step of the job itself, whose processors the ranks then share.
     words = ["srun", "--overlap"] if os.environ.get("SLURM_JOB_ID") else ["mpiexec"]
+    if words[0] == "srun" and ranks > _processors():
+        words.append("--overcommit")  # slower than a larger job, and better than none
     if not shutil.which(words[0]):
         raise StepFailed(
             "spec_invalid",
@@ -154,6 +156,15 @@ def _launcher(ranks: int | None, function: str | None) -> list[str]:
             "Have its module loaded in the endpoint's 'worker_init'.",
         )
     return [*words, "-n", str(ranks)]
+
+
+def _processors() -> int:
+    """How many the Slurm job has, on all of its nodes."""
+    try:
+        each = int(os.environ.get("SLURM_CPUS_ON_NODE", "1"))
+        return each * int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))
+    except ValueError:
+        return 1
 
 
 def _image(container: str) -> str:
@@ -195,6 +206,9 @@ def _run(
     # Where the worker keeps its own files, every node of the job sees them; ranks other than the first have
     # no standard input.
     place = os.getcwd() if launcher else None
+    if launcher:
+        # that of the worker's own step, which srun would warn about
+        environment.pop("SLURM_NTASKS_PER_NODE", None)
     with tempfile.NamedTemporaryFile(suffix=".py", dir=place) as program:
         program.write(text.encode())
         program.flush()

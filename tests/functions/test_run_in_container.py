@@ -129,12 +129,18 @@ def test_ranks_are_started_by_the_batch_systems_launcher(
     )
     launcher.chmod(0o755)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "2")
     source = "import os, sys\nprint(os.environ['RANK'], sys.argv[1:])"
     result = run_in_container(str(image), source=source, argv=["a"], ranks=2)
     assert result["stdout"] == "srun --overlap -n 2\n0 ['a']\n1 ['a']\n"
     assert list(tmp_path.glob("*.py")) == []
     said = run_in_container(str(image), command=["sh", "-c", "echo $RANK"], ranks=2)["stdout"]
     assert said == "srun --overlap -n 2\n0\n1\n"
+    # more than the job has processors share them
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "1")
+    launcher.write_text("#!/bin/sh\necho $*\n")
+    said = run_in_container(str(image), command=["true"], ranks=2)["stdout"]
+    assert said.startswith("--overlap --overcommit -n 2 ")
 
 
 def test_a_launcher_that_is_missing_is_named(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
