@@ -53,6 +53,11 @@ def test_builds_and_functions_are_jobs(cluster: Cluster) -> None:
     assert said["job"] not in (None, building[0])
     assert said["secrets"] == []
     assert cluster.globus.leftovers() == []
+    # copies that srun starts, each in a container of its own
+    words = ("containers", "exec", "--ranks", "2", "batch", "--", "sh", "-c")
+    ranks = cluster.globus.cli(*words, "echo rank $SLURM_PROCID of $SLURM_NTASKS")
+    assert ranks.code == 0, ranks.output + ranks.errors
+    assert sorted(ranks.output.splitlines()) == ["rank 0 of 2", "rank 1 of 2"]
     # the job's workers wait for more, and hold their image
     untagged = cluster.globus.cli("containers", "untag", "batch:latest")
     assert untagged.code == 0, untagged.errors
