@@ -17,7 +17,9 @@ from .files import write_text
 from .run_folder import RUN_ID, RunFolder
 from .working import DEAD_AFTER_S
 
-BETWEEN_STEPS_S = 6 * 3600  # a batch queue may stand between two steps of a run that lives
+# A batch queue may stand between two steps of a run that lives, or somebody has cancelled it there and nobody will
+# come back. Who waits gives up after the site's limit for a build, so this must be well below that.
+BETWEEN_STEPS_S = 3600
 WRITING_S = 60  # a turn without a name in it is being written, on storage however slow
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from cib_flows.functions._shared.files import write_json
 from cib_flows.functions._shared.run_folder import RunFolder
+from cib_flows.functions._shared.site import DEFAULT_BUILD_TIME_LIMIT_S
 from cib_flows.functions._shared.turns import Turns
 from cib_flows.functions._shared.working import sweep
 
@@ -66,8 +67,11 @@ def test_a_holder_whose_next_step_waits_in_a_queue_keeps_its_turn(tmp_path: Path
     first, second = run_in(tmp_path), run_in(tmp_path)
     assert Turns(str(tmp_path), first).take_build(DIGEST) is None
     first.set_status("between", "build_image")
-    age(first, 3600)
+    age(first, 1800)
     assert Turns(str(tmp_path), second).take_build(DIGEST) == first.run_id
+    # cancelled between two steps, which nothing on the endpoint could notice
+    age(first, DEFAULT_BUILD_TIME_LIMIT_S / 2)
+    assert Turns(str(tmp_path), second).take_build(DIGEST) is None
 
 
 def test_no_more_than_the_cap_hold_a_slot(tmp_path: Path) -> None:
