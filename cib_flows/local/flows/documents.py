@@ -14,8 +14,19 @@ def flow_scope(flow_id: str) -> str:
     return f"https://auth.globus.org/scopes/{flow_id}/flow_{flow_id.replace('-', '_')}_user"
 
 
+# Who may see a flow's roles, and a run's; to others the lists are empty.
+SEE_FLOW_ROLES = {"flow_owner", "flow_administrator"}
+SEE_RUN_ROLES = {"run_owner", "run_manager", "flow_run_manager"}
+FLOW_ROLES = (
+    *("flow_viewers", "flow_starters", "flow_administrators"),
+    *("run_managers", "run_monitors"),
+)
+
+
 def flow_document(flow: Flow, user_roles: list[str], base_url: str) -> dict[str, Any]:
     content = flow.content
+    if not SEE_FLOW_ROLES & set(user_roles):
+        content = {**content, **{name: [] for name in FLOW_ROLES}}
     url = f"{base_url}/flows/{flow.id}"
     return {
         "id": flow.id,
@@ -52,8 +63,9 @@ def run_document(
     """A run as shown. While it is ACTIVE its details are its ``latest`` log entry; with ``flow`` it
     carries the flow's description."""
     submission = run.submission
-    managers = submission.get("run_managers", [])
-    monitors = submission.get("run_monitors", [])
+    sees_roles = bool(SEE_RUN_ROLES & set(user_roles))
+    managers = submission.get("run_managers", []) if sees_roles else []
+    monitors = submission.get("run_monitors", []) if sees_roles else []
     document = {
         "run_id": run.id,
         "action_id": run.id,

@@ -120,7 +120,7 @@ def flow_routes(service: FlowsService) -> list[Route]:
         _route("PUT", "/runs/{id}", update_run, scopes.MANAGE_RUNS),
         _route("GET", "/runs/{id}/definition", get_run_definition, scopes.VIEW_RUNS),
         _route("GET", "/runs/{id}/log", get_run_logs, scopes.VIEW_RUNS),
-        _route("POST", "/runs/{id}/cancel", cancel_run, scopes.MANAGE_RUNS),
+        _route("POST", "/runs/{id}/cancel", cancel_run, scopes.MANAGE_RUNS, status=202),
         _route("POST", "/runs/{id}/resume", resume_run, scopes.IN_HANDLER),
         _route("POST", "/runs/{id}/release", release_run, scopes.MANAGE_RUNS),
     ]

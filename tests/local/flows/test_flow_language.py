@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cib_flows.local.flows import choice, expressions, parameters, paths
@@ -220,7 +220,6 @@ def test_what_cannot_be_a_result_path(path: Any) -> None:
 names = st.text(st.characters(categories=["L", "N", "P", "Z"]), min_size=1, max_size=8)
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         names.filter(lambda name: "'" not in name and "\\" not in name), min_size=1, max_size=4

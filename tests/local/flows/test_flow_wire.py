@@ -488,7 +488,10 @@ def test_a_viewer_may_look_and_a_starter_may_start(server: FlowsServer) -> None:
         "T", PASS, {}, flow_viewers=[viewer], flow_starters=[starter]
     )
     flow_id = created["id"]
-    assert server.client("viewer").get_flow(flow_id)["user_role"] == "flow_viewer"
+    seen = server.client("viewer").get_flow(flow_id)
+    assert seen["user_role"] == "flow_viewer"
+    assert (seen["flow_viewers"], seen["flow_starters"], seen["visible_to"]) == ([], [], [])
+    assert server.client().get_flow(flow_id)["flow_viewers"] == [viewer]
     with pytest.raises(FlowsAPIError) as error:
         server.flow_client(flow_id, "viewer").run_flow({})
     assert error.value.http_status == 403
@@ -512,11 +515,15 @@ def test_a_monitor_may_look_at_a_run_and_a_manager_may_cancel_it(server: FlowsSe
     run_id = server.flow_client(flow_id).run_flow(
         {}, run_monitors=[identity("monitor").urn], run_managers=[identity("manager").urn]
     )["run_id"]
-    assert server.client("monitor").get_run(run_id)["user_role"] == "run_monitor"
+    seen = server.client("monitor").get_run(run_id)
+    assert seen["user_role"] == "run_monitor"
+    assert (seen["run_monitors"], seen["run_managers"]) == ([], [])
+    assert server.client("manager").get_run(run_id)["run_monitors"] == [identity("monitor").urn]
     with pytest.raises(FlowsAPIError) as error:
         server.client("monitor").cancel_run(run_id)
     assert error.value.http_status == 403
-    assert server.client("manager").cancel_run(run_id)["details"]["code"] == "FlowCanceled"
+    canceled = server.client("manager").cancel_run(run_id)
+    assert (canceled.http_status, canceled["details"]["code"]) == (202, "FlowCanceled")
 
 
 # --- requests that no SDK makes -------------------------------------------------------------------
