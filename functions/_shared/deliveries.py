@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import time
 from typing import Any
 
 from .catalogue import container_id_of, split_name
 from .files import remove_tree
 from .grammars import SHA256, UUID
+from .holds import age_s, storage_time
 from .results import StepFailed, shorten
 from .run_folder import RUN_ID, RunFolder
 from .trust import LISTED_ENDINGS, SEAL_ENDING, SUMS_ENDING
@@ -93,17 +93,16 @@ def clear_places(site: dict[str, Any], folder: RunFolder, kinds: tuple[str, ...]
 def sweep_places(site: dict[str, Any]) -> None:
     """Remove what runs left in staging that were cancelled or forgotten two weeks ago."""
     staging = site["staging"]
-    for run_id in _entries(staging["path"]) if staging else ():
+    if not staging or not os.path.isdir(staging["path"]):
+        return
+    now = storage_time(staging["path"])
+    for run_id in _entries(staging["path"]):
         if not RUN_ID.fullmatch(run_id):
             continue
         run_place = os.path.join(staging["path"], run_id)
         for name in _entries(run_place):
             path = os.path.join(run_place, name)
-            try:
-                is_old = time.time() - os.lstat(path).st_mtime > FORGOTTEN_AFTER_S
-            except OSError:
-                continue
-            if is_old and DELIVERY_PLACE.fullmatch(name):
+            if age_s(path, now) > FORGOTTEN_AFTER_S and DELIVERY_PLACE.fullmatch(name):
                 clear_places(site, RunFolder(site["root"], run_id), ("offer", "delivery"))
                 break
 
