@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -217,21 +217,20 @@ class _Finder(ast.NodeVisitor):
         self._comprehension(node, node.generators)
 
     def _comprehension(self, node: ast.expr, generators: list[ast.comprehension]) -> None:
-        self._bound.append(set(_targets(generators)))
+        bound: set[str] = set()
+        self._bound.append(bound)
+        for generator in generators:
+            # What is gone through is looked up before its items have a name.
+            self.visit(generator.iter)
+            bound.update(
+                target.id for target in ast.walk(generator.target) if isinstance(target, ast.Name)
+            )
+            for condition in generator.ifs:
+                self.visit(condition)
         for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.comprehension):
-                for part in (child.iter, *child.ifs):
-                    self.visit(part)
-            else:
+            if not isinstance(child, ast.comprehension):
                 self.visit(child)
         self._bound.pop()
-
-
-def _targets(generators: list[ast.comprehension]) -> Iterator[str]:
-    for generator in generators:
-        for target in ast.walk(generator.target):
-            if isinstance(target, ast.Name):
-                yield target.id
 
 
 def _chain(steps: tuple[str, ...]) -> str:

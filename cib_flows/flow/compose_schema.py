@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jsonschema
+
 from cib_flows.errors import UsageError
 
-__all__ = ["with_property"]
+__all__ = ["require_schema", "with_property"]
 
 # Formats whose widget shows only at the top of a form.
 FORM_FORMATS = "globus-"
+
+
+def require_schema(schema: Any, what: str) -> None:
+    """:raises UsageError: for what is no JSON Schema of an object; ``what`` names it"""
+    validator = jsonschema.Draft7Validator(jsonschema.Draft7Validator.META_SCHEMA)
+    if not isinstance(schema, dict) or not validator.is_valid(schema):
+        raise UsageError(f"{what} is not JSON Schema.")
 
 
 def with_property(
@@ -21,8 +30,6 @@ def with_property(
     :raises UsageError: when there is such a property already
     """
     properties = schema.get("properties", {})
-    if not isinstance(properties, dict) or not isinstance(schema.get("required", []), list):
-        raise UsageError("The host's input schema is not JSON Schema.")
     if name in properties:
         raise UsageError(
             f"The host's input has a property {name!r} already; give the inserted flow's another"

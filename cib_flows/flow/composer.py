@@ -24,7 +24,7 @@ from .compose_part import (
     problem_sentence,
 )
 from .compose_paths import shown_path
-from .compose_schema import with_property
+from .compose_schema import require_schema, with_property
 from .effects import catch_path, result_path
 from .findings import Remark
 from .linter import lint_definition
@@ -78,6 +78,7 @@ def compose(
     :raises UsageError: with one sentence, when the flows do not fit together
     """
     states = _sound_states(host)
+    require_schema(schema or {}, "The host's input schema")
     _require_prefix(prefix)
     at = _place(states, before, after)
     if on_failure is not None and on_failure not in states:
@@ -86,6 +87,7 @@ def compose(
     caught = _free_place("failure", failure, prefix, host, schema) if on_failure else None
     if caught is not None and _overlap(target, caught):
         raise UsageError(f"The output {output} and the failure {failure} are the same place.")
+    require_schema(part.input_schema, "The input schema of the flow to insert")
     given, merged = _given(inputs, input_property, part, schema)
 
     inserted = _inserted(part, prefix, target, given)
@@ -116,6 +118,7 @@ def contained(
     :raises UsageError: with one sentence, when it cannot be had so
     """
     _require_prefix(prefix)
+    require_schema(part.input_schema, "The input schema of the flow to insert")
     given, _ = _given(inputs, "", part, None)
     states = _inserted(part, prefix, _names_in("output", output, prefix), given)
     states[f"{prefix}Tidy"]["End"] = True
