@@ -119,7 +119,7 @@ ENGINE_CAUSES: tuple[tuple[str, str, str, str], ...] = (
         "apptainer_unusable",
         r"no (?:valid )?mapping entry found in /etc/sub[ug]id|"
         r"--remote, --fakeroot, or the proot command are required",
-        "The endpoint's account has no range of subordinate ids, without which SingularityCE cannot build.",
+        "The endpoint's account has no range of subordinate ids, without which it cannot become root in a build here.",
         "Ask the endpoint's administrator for a range in /etc/subuid and /etc/subgid, for the proot command, or for "
         "Apptainer.",
     ),

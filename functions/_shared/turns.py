@@ -146,7 +146,9 @@ def ask_for_turn(
     """
     holder = turns.take_build(plan["build_digest"])
     if holder is not None:
-        return f"waiting for run {holder}, which builds the same image", None
+        # not the whole id of what may be another user's run: with it one can watch and abort that build
+        named = f"run {holder[:8]}…" if RUN_ID.fullmatch(holder) else holder
+        return f"waiting for {named}, which builds the same image", None
     if not plan["force"]:
         record = catalogue.built(plan["build_digest"])
         if record is not None:

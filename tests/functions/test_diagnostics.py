@@ -82,7 +82,7 @@ LOGS: list[tuple[str, str, str]] = [
     ("FATAL:   While performing build: conveyor failed to get: write /home/ada/.apptainer/cache/blob/blobs/sha256/ab12: disk quota exceeded\n", "disk_full", "cache of base images has no space left: /home/ada/.apptainer/cache/blob"),
     ("FATAL:   While performing build: while running engine: while running %post section: exit status 100\n", "apt_failed", "apt ended"),
     # SingularityCE
-    ("FATAL:   --remote, --fakeroot, or the proot command are required to build this source as a non-root user\n", "apptainer_unusable", "SingularityCE"),
+    ("FATAL:   --remote, --fakeroot, or the proot command are required to build this source as a non-root user\n", "apptainer_unusable", "subordinate ids"),
     ("FATAL:   could not use fakeroot: no mapping entry found in /etc/subuid for ada\n", "apptainer_unusable", "subordinate ids"),
     ("Err:1 http://deb.example.org/debian bookworm InRelease\n  Temporary failure resolving 'deb.example.org'\nE: Unable to locate package git\n", "network", "resolved"),
     ("fatal: unable to access 'https://x/': Could not resolve host: x\n", "network", "resolved"),

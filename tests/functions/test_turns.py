@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from cib_flows.functions._shared.catalogue import Catalogue
 from cib_flows.functions._shared.files import write_json
 from cib_flows.functions._shared.run_folder import RunFolder
 from cib_flows.functions._shared.site import DEFAULT_BUILD_TIME_LIMIT_S
-from cib_flows.functions._shared.turns import Turns
+from cib_flows.functions._shared.turns import Turns, ask_for_turn
 from cib_flows.functions._shared.working import sweep
 
 DIGEST = "d" * 64
@@ -44,6 +45,16 @@ def test_the_second_is_told_who_builds_and_may_go_on_afterwards(tmp_path: Path) 
     )
     Turns(str(tmp_path), first).release(DIGEST)
     assert Turns(str(tmp_path), second).take_build(DIGEST) is None
+
+
+def test_who_waits_is_not_told_the_id_by_which_a_build_can_be_aborted(tmp_path: Path) -> None:
+    first, second = run_in(tmp_path), run_in(tmp_path)
+    plan = {"build_digest": DIGEST, "force": False}
+    catalogue = Catalogue(str(tmp_path))
+    assert ask_for_turn(Turns(str(tmp_path), first), catalogue, plan, None) == ("", None)
+    why, _ = ask_for_turn(Turns(str(tmp_path), second), catalogue, plan, None)
+    assert first.run_id[:8] in why
+    assert first.run_id not in why
 
 
 @pytest.mark.parametrize("end", ["dead", "finished", "aborted", "result", "swept"])
