@@ -16,7 +16,7 @@ from cib_flows.local.transfer import operations
 from cib_flows.local.transfer.collections import Collection
 from cib_flows.local.transfer.documents import endpoint_document, event_document, task_document
 from cib_flows.local.transfer.errors import TransferError
-from cib_flows.local.transfer.filters import listing_filter
+from cib_flows.local.transfer.filters import event_filter, listing_filter, ordered, task_filter
 from cib_flows.local.transfer.https_access import https_server
 from cib_flows.local.transfer.service import TransferService
 from cib_flows.local.transfer.store import TaskRow
@@ -170,16 +170,29 @@ class _Handlers:
 
     async def task_list(self, request: Request) -> dict[str, Any]:
         limit, offset = _page(request)
-        owner = request.state.identity.id
-        tasks = self._service.store.tasks(owner, limit, offset)
+        owner, store = request.state.identity.id, self._service.store
+        query = request.query_params
+        if query.get("filter") or query.get("orderby"):
+            shows = task_filter(query.get("filter", ""))
+            every = self._documents(store.tasks(owner, -1, 0))
+            found = ordered([task for task in every if shows(task)], query.get("orderby", ""))
+            page, total = found[offset : offset + limit], len(found)
+        else:
+            page, total = (
+                self._documents(store.tasks(owner, limit, offset)),
+                store.count_tasks(owner),
+            )
         return {
             "DATA_TYPE": "task_list",
-            "DATA": [task_document(task, self._service.collections) for task in tasks],
-            "length": len(tasks),
+            "DATA": page,
+            "length": len(page),
             "limit": limit,
             "offset": offset,
-            "total": self._service.store.count_tasks(owner),
+            "total": total,
         }
+
+    def _documents(self, tasks: list[TaskRow]) -> list[dict[str, Any]]:
+        return [task_document(task, self._service.collections) for task in tasks]
 
     async def cancel(self, request: Request) -> dict[str, Any]:
         if self._service.cancel(self._task(request).id):
@@ -190,14 +203,17 @@ class _Handlers:
 
     async def events(self, request: Request) -> dict[str, Any]:
         limit, offset = _page(request)
-        rows, total = self._service.store.events(self._task(request).id, limit, offset)
+        shows = event_filter(request.query_params.get("filter", ""))
+        rows, _ = self._service.store.events(self._task(request).id, -1, 0)
+        found = [event for event in map(event_document, rows) if shows(event)]
+        page = found[offset : offset + limit]
         return {
             "DATA_TYPE": "event_list",
-            "DATA": [event_document(row) for row in rows],
-            "length": len(rows),
+            "DATA": page,
+            "length": len(page),
             "limit": limit,
             "offset": offset,
-            "total": total,
+            "total": len(found),
         }
 
     async def successes(self, request: Request) -> dict[str, Any]:
