@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -76,78 +77,58 @@ FAKEROOT_OPTIONS: dict[str, tuple[str, ...]] = {
 }
 
 
+SITE_DEFAULTS: dict[str, Any] = {
+    "name": "default",
+    "root": DEFAULT_ROOT,
+    # catalogues of a project or the site, whose containers are listed and found after one's own
+    "shared_roots": [],
+    # what 'containers gc' may remove, see RETENTION
+    "retention": {},
+    "staging": None,
+    # the root itself as a Globus collection has it, so that images need not be copied to be published
+    "root_collection": None,
+    "payload_hosts": [],
+    "payload_limit_bytes": DEFAULT_PAYLOAD_LIMIT_BYTES,
+    "unpack_in_memory": False,
+    "most_builds": None,
+    "stage_limit_bytes": DEFAULT_STAGE_LIMIT_BYTES,
+    "stage_max_age_s": DEFAULT_STAGE_MAX_AGE_S,
+    "ca_bundle": None,
+    "registry_mirrors": {},
+    # who may see APPTAINER_DOCKER_USERNAME and APPTAINER_DOCKER_PASSWORD
+    "registry_login_hosts": ["docker.io"],
+    "tools": None,
+    "pip_index_url": None,
+    "pip_extra_index_urls": [],
+    "proxies": {},
+    "tmpdir": None,
+    "cachedir": None,
+    "mksquashfs_args": None,
+    "build_time_limit_s": DEFAULT_BUILD_TIME_LIMIT_S,
+    "verify_time_limit_s": DEFAULT_VERIFY_TIME_LIMIT_S,
+    "environment": {},
+    "module_paths": [],
+    "modules": [],
+    "fakeroot": "auto",
+    # who signs images here, whose signatures count, and what may be used
+    "sign_key": None,
+    "keyring": None,
+    "sign_passphrase_file": None,
+    "verify_keys": [],
+    "allowed_signers": [],
+    "require_signature": False,
+    "allowed_bases": [],
+    "maximum_age_s": None,
+}
+
+
 def load_site() -> dict[str, Any]:
-    """The profile named by ``CIB_FLOWS_SITE``, with every key present; defaults where nothing is said."""
-    site: dict[str, Any] = {
-        "name": "default",
-        "root": DEFAULT_ROOT,
-        # catalogues of a project or the site, whose containers are listed and found after one's own
-        "shared_roots": [],
-        # what 'containers gc' may remove, see RETENTION
-        "retention": {},
-        "staging": None,
-        # the root itself as a Globus collection has it, so that images need not be copied to be published
-        "root_collection": None,
-        "payload_hosts": [],
-        "payload_limit_bytes": DEFAULT_PAYLOAD_LIMIT_BYTES,
-        "unpack_in_memory": False,
-        "most_builds": None,
-        "stage_limit_bytes": DEFAULT_STAGE_LIMIT_BYTES,
-        "stage_max_age_s": DEFAULT_STAGE_MAX_AGE_S,
-        "ca_bundle": None,
-        "registry_mirrors": {},
-        # who may see APPTAINER_DOCKER_USERNAME and APPTAINER_DOCKER_PASSWORD
-        "registry_login_hosts": ["docker.io"],
-        "tools": None,
-        "pip_index_url": None,
-        "pip_extra_index_urls": [],
-        "proxies": {},
-        "tmpdir": None,
-        "cachedir": None,
-        "mksquashfs_args": None,
-        "build_time_limit_s": DEFAULT_BUILD_TIME_LIMIT_S,
-        "verify_time_limit_s": DEFAULT_VERIFY_TIME_LIMIT_S,
-        "environment": {},
-        "module_paths": [],
-        "modules": [],
-        "fakeroot": "auto",
-        # who signs images here, whose signatures count, and what may be used
-        "sign_key": None,
-        "keyring": None,
-        "sign_passphrase_file": None,
-        "verify_keys": [],
-        "allowed_signers": [],
-        "require_signature": False,
-        "allowed_bases": [],
-        "maximum_age_s": None,
-    }
+    """The profile named by ``CIB_FLOWS_SITE``, with every key present; defaults where nothing is said.
+
+    Raises :class:`StepFailed` ``site_invalid``.
+    """
     path = os.environ.get(SITE_VARIABLE)
-    if path:
-        try:
-            with open(path, encoding="utf-8") as stream:
-                given = json.load(stream)
-        except (OSError, ValueError) as error:
-            raise StepFailed(
-                "site_invalid",
-                f"The endpoint's site profile {path} cannot be read: {error}.",
-                f"Ask the endpoint's administrator to mend the file that {SITE_VARIABLE} names.",
-            ) from None
-        if not isinstance(given, dict):
-            raise StepFailed("site_invalid", f"The site profile {path} must be a JSON object.")
-        for key, value in given.items():
-            if key not in SITE_KEYS:
-                known = ", ".join(sorted(SITE_KEYS))
-                raise StepFailed(
-                    "site_invalid",
-                    f"The site profile {path} has an unknown key '{key}'; known are {known}.",
-                )
-            if not _fits(key, value):
-                raise StepFailed(
-                    "site_invalid",
-                    f"The site profile {path} has a wrong value for '{key}': it must be {_wanted(key)}, not "
-                    f"{shown(value)}.",
-                )
-            site[key] = value
+    site = {**copy.deepcopy(SITE_DEFAULTS), **(_read_profile(path) if path else {})}
     # both spellings are in use: {"https": …} and {"https_proxy": …}
     site["proxies"] = {
         str(key).lower().removesuffix("_proxy"): str(value)
@@ -157,6 +138,35 @@ def load_site() -> dict[str, Any]:
     shared = [node_path(path, "shared_roots") for path in site["shared_roots"]]
     site["shared_roots"] = [os.path.realpath(path) for path in shared]
     return site
+
+
+def _read_profile(path: str) -> dict[str, Any]:
+    """What the file says, each key known and each value fit."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            given = json.load(stream)
+    except (OSError, ValueError) as error:
+        raise StepFailed(
+            "site_invalid",
+            f"The endpoint's site profile {path} cannot be read: {error}.",
+            f"Ask the endpoint's administrator to mend the file that {SITE_VARIABLE} names.",
+        ) from None
+    if not isinstance(given, dict):
+        raise StepFailed("site_invalid", f"The site profile {path} must be a JSON object.")
+    for key, value in given.items():
+        if key not in SITE_KEYS:
+            known = ", ".join(sorted(SITE_KEYS))
+            raise StepFailed(
+                "site_invalid",
+                f"The site profile {path} has an unknown key '{key}'; known are {known}.",
+            )
+        if not _fits(key, value):
+            raise StepFailed(
+                "site_invalid",
+                f"The site profile {path} has a wrong value for '{key}': it must be {_wanted(key)}, not "
+                f"{shown(value)}.",
+            )
+    return given
 
 
 def _wanted(key: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cib_flows.functions._shared.site import SITE_DEFAULTS, SITE_KEYS
 from cib_flows.functions.render_recipe import render_recipe
 from tests.functions.conftest import BASE_DIGEST, Run, Server, Site
 from tests.functions.corpus import HOSTILE
@@ -167,3 +168,9 @@ def test_a_library_in_the_inner_network_is_not_asked(site: Site) -> None:
     result = render_recipe(spec, str(uuid.uuid4()))
     assert result["error"]["code"] == "base_refused"
     assert "not a public address" in result["error"]["message"]
+
+
+def test_every_key_of_a_site_profile_has_a_default_that_fits() -> None:
+    assert SITE_DEFAULTS.keys() == SITE_KEYS.keys()
+    for key, types in SITE_KEYS.items():
+        assert isinstance(SITE_DEFAULTS[key], types), key
