@@ -15,6 +15,7 @@ from cib_flows.errors import (
 from cib_flows.host_runs import has_worker, run_on_host, says_worker, worker_mismatch
 from cib_flows.profiles import Globus, connect
 from cib_flows.services import explained
+from cib_flows.tasks import last_words
 
 if TYPE_CHECKING:
     import globus_compute_sdk
@@ -311,10 +312,9 @@ class Container:
             try:
                 returned = future.result()
             except Exception as failure:  # whatever the worker's failure unpickles to
-                lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
                 raise ServiceError(
                     f"The endpoint {self.endpoint_id} could not run a command in {self.path}: "
-                    f"{lines[-1] if lines else type(failure).__name__}",
+                    f"{last_words(str(failure)) or type(failure).__name__}",
                 ) from failure
         code, stdout, stderr = returned
         return CommandResult(int(code), str(stdout), str(stderr))

@@ -19,7 +19,14 @@ from cib_flows.errors import ServiceError
 from cib_flows.profiles import Globus
 from cib_flows.services import explained
 
-__all__ = ["FunctionCall", "call_function", "pack_arguments", "start_call", "unpack_result"]
+__all__ = [
+    "FunctionCall",
+    "call_function",
+    "last_words",
+    "pack_arguments",
+    "start_call",
+    "unpack_result",
+]
 
 JSON_IDENTIFIER = "11\n"
 JSON_STRATEGY = "globus_compute_sdk.serialize.JSONData"
@@ -43,13 +50,21 @@ class FunctionCall:
         with explained(f"ask for the result of {self.function}"):
             task = self.globus.compute_v2.get_task(self.task_id).data
         if task.get("exception") is not None:
-            lines = str(task["exception"]).strip().splitlines() or ["no reason was given"]
-            raise ServiceError(f"The endpoint could not run {self.function}: {lines[-1][:500]}")
+            reason = last_words(str(task["exception"])) or "no reason was given"
+            raise ServiceError(f"The endpoint could not run {self.function}: {reason}")
         if task.get("result") is None:
             if str(task.get("status", "")).lower() == "failed":
                 raise ServiceError(f"The endpoint could not run {self.function}.")
             return None
         return unpack_result(task["result"])
+
+
+def last_words(text: str) -> str:
+    """The last line of a failure that says something, for the worker puts a frame around its own;
+    empty where none does.
+    """
+    lines = [line.strip() for line in text.splitlines() if any(c.isalnum() for c in line)]
+    return lines[-1][:500] if lines else ""
 
 
 def start_call(

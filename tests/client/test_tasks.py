@@ -98,7 +98,7 @@ def test_a_function_that_raised_is_reported_by_its_last_line(
         json={
             "task_id": TASK_ID,
             "status": "failed",
-            "exception": "Traceback …\n  File …\nKeyError: 'x'\n",
+            "exception": "+++++\nTraceback …\n  File …\nKeyError: 'x'\n\n-----\n",
         },
     )
     with pytest.raises(ServiceError, match=r"could not run watch_build: KeyError: 'x'$"):
