@@ -19,6 +19,7 @@ from .run_folder import RUN_ID, RunFolder
 from .working import DEAD_AFTER_S, FORGOTTEN_AFTER_S
 
 LEASE_BEAT_S = 60.0
+FORGOTTEN_LEASE_S = 24 * 3600.0
 # No place for a lease is no reason not to run an image.
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
@@ -121,6 +122,20 @@ def holds(catalogue: Catalogue, now: float) -> dict[str, list[tuple[str, str]]]:
         for key in _needed_by(catalogue, run_id):
             found.setdefault(key, []).append(("run", run_id))
     return found
+
+
+def sweep_leases(catalogue: Catalogue, now: float) -> None:
+    """Remove leases that nobody has renewed for a day: those of jobs that were killed."""
+    leases = os.path.join(catalogue.root, "leases")
+    for key in _names(leases):
+        for entry in _names(os.path.join(leases, key)):
+            path = os.path.join(leases, key, entry)
+            # an infinite age is that of a lease that has just ended
+            if FORGOTTEN_LEASE_S < age_s(path, now) < float("inf"):
+                try:
+                    os.unlink(path)
+                except OSError:
+                    pass  # another gc was faster
 
 
 def live_runs(root: str, now: float) -> list[str]:

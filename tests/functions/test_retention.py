@@ -13,7 +13,7 @@ from cib_flows.functions.list_containers import list_containers
 from cib_flows.functions.remove_container import remove_container
 from cib_flows.functions.tag_container import tag_container
 
-from .catalogues import DAY_S, grow_old, ok, publish, published, refused
+from .catalogues import DAY_S, grow_old, key_of, ok, publish, published, refused
 from .conftest import Site
 
 
@@ -134,3 +134,18 @@ def test_a_large_engine_cache_is_emptied_when_no_build_may_read_it(site: Site) -
     done = ok(collect_garbage(dry_run=False, rules=rules))
     assert done["cache"]["bytes"] == 1000
     assert [p.name for p in (site.root / "cache").iterdir()] == ["stages"]
+
+
+def test_leases_of_killed_jobs_do_not_pile_up(site: Site) -> None:
+    record = published(site.root, "one", "v1")
+    folder = site.root / "leases" / key_of(record)
+    folder.mkdir(parents=True)
+    old, new = folder / "job-old", folder / "job-new"
+    for path in (old, new):
+        path.write_text("{}")
+    then = storage_time(str(site.root)) - 2 * DAY_S
+    os.utime(old, (then, then))
+    ok(collect_garbage())
+    assert old.exists()
+    ok(collect_garbage(dry_run=False))
+    assert (old.exists(), new.exists()) == (False, True)
