@@ -9,8 +9,8 @@ from typing import Any
 
 from ._shared.catalogue import Catalogue, utc_now
 from ._shared.catalogue_index import image_key
-from ._shared.files import remove_tree, write_json
-from ._shared.holds import age_s, holds, live_runs, storage_time
+from ._shared.files import remove_tree, walk_tree, write_json
+from ._shared.holds import age_s, holds, live_runs, storage_time, sweep_leases
 from ._shared.removal import discard
 from ._shared.results import StepFailed, run_step
 from ._shared.retention import choose, retention_of
@@ -68,6 +68,7 @@ def _collect(dry_run: bool, rules: dict[str, Any] | None, empty_trash: bool) -> 
         for kind in ("trash", "runs", "work", "incoming", "locks"):
             for path, _ in report[kind]:
                 remove_tree(path)
+        sweep_leases(catalogue, now)
         for path, _ in report["cache"]:
             _empty_cache(site["root"], path)
         gone = _remove_images(catalogue, [row for row, _ in chosen])
@@ -196,7 +197,7 @@ def _empty_cache(root: str, path: str) -> None:
 def _size(path: str) -> int:
     """Bytes of a file, or of all files below a folder; a second name of a registered image counts for nothing."""
     found = [path]
-    for folder, _, names in os.walk(path):
+    for folder, _, names in walk_tree(path):
         found += [os.path.join(folder, name) for name in names]
     total = 0
     for name in found:

@@ -14,9 +14,11 @@ import zipfile
 import zlib
 from typing import IO, Any
 
+from .files import walk_tree
 from .results import StepFailed, shorten
 
 MAX_ENTRIES = 500_000
+MAX_DEPTH = 200  # copying goes down folder by folder, and paths have an end
 MAX_HEADER_BYTES = 8 * 1024 * 1024
 MAX_LINK_BYTES = 4096
 # What a truncated, damaged or malicious archive makes the standard library raise.
@@ -171,7 +173,11 @@ def refuse_odd_files(root: str, limit_bytes: int) -> None:
     """Raise unless ``root`` holds only files, folders and links that stay inside it, up to the limit."""
     real = os.path.realpath(root)
     budget = _Budget(limit_bytes)
-    for folder, folders, names in os.walk(root):
+    for folder, folders, names in walk_tree(root):
+        if os.path.relpath(folder, root).count(os.sep) > MAX_DEPTH:
+            raise StepFailed(
+                "payload_refused", f"The payload has folders that lie more than {MAX_DEPTH} deep."
+            )
         for name in [*folders, *names]:
             path = os.path.join(folder, name)
             shown = shorten(os.path.relpath(path, root), 120)

@@ -9,6 +9,7 @@ import secrets
 import shutil
 import stat
 import subprocess
+from collections.abc import Iterator
 from typing import Any
 
 CHUNK_BYTES = 1024 * 1024
@@ -83,8 +84,26 @@ def read_json(path: str) -> Any:
         return json.load(stream)
 
 
+def walk_tree(root: str) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As ``os.walk``, of trees however deep: a stranger may have made them. What cannot be read is passed over."""
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        folders: list[str] = []
+        names: list[str] = []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    is_folder = entry.is_dir(follow_symlinks=False)
+                    (folders if is_folder else names).append(entry.name)
+        except OSError:
+            continue
+        yield folder, folders, names
+        waiting += [os.path.join(folder, name) for name in folders]
+
+
 def remove_tree(path: str) -> bool:
-    """Remove a file or folder whatever its modes; returns whether it is gone.
+    """Remove a file or folder whatever its modes and depth; returns whether it is gone.
 
     A build killed half-way may leave files that belong to mapped sub-ids, which only a user namespace with
     the same mapping may remove.
@@ -94,28 +113,33 @@ def remove_tree(path: str) -> bool:
     if os.path.islink(path) or not os.path.isdir(path):
         os.unlink(path)
         return True
-    try:
-        os.chmod(path, stat.S_IRWXU)
-    except OSError:
-        pass
-    for folder, names, _ in os.walk(path):
-        for name in (folder, *(os.path.join(folder, n) for n in names)):
+    for folder, folders, _ in _and_itself(path):
+        for name in folders:
             try:
-                if not os.path.islink(name):
-                    os.chmod(name, stat.S_IRWXU)
+                os.chmod(os.path.join(folder, name), stat.S_IRWXU)
             except OSError:
                 pass
-    shutil.rmtree(path, ignore_errors=True)
-    if os.path.lexists(path) and shutil.which("unshare"):
-        subprocess.run(
-            ["unshare", "--user", "--map-root-user", "--map-auto", "rm", "-rf", "--", path],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=600,
-            check=False,
-        )
+    try:
+        shutil.rmtree(path, ignore_errors=True)
+    except RecursionError:
+        pass  # deeper than Python goes, but not than rm
+    for words in (["rm"], ["unshare", "--user", "--map-root-user", "--map-auto", "rm"]):
+        if os.path.lexists(path) and shutil.which(words[0]):
+            subprocess.run(
+                [*words, "-rf", "--", path],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=600,
+                check=False,
+            )
     return not os.path.lexists(path)
+
+
+def _and_itself(path: str) -> Iterator[tuple[str, list[str], list[str]]]:
+    """The tree, with its root as the first folder of what is around it: each is met before it is looked into."""
+    yield os.path.dirname(path), [os.path.basename(path)], []
+    yield from walk_tree(path)
 
 
 def read_lent(path: str, limit: int) -> str:
@@ -127,9 +151,10 @@ def read_lent(path: str, limit: int) -> str:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return ""
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        return ""
     with os.fdopen(handle, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            return ""
         return stream.read(limit).decode("utf-8", "replace")
 
 
@@ -156,9 +181,8 @@ def tree_digest(root: str) -> tuple[str, int, int]:
         entries = [(os.path.basename(root), root)]
     else:
         entries = []
-        for folder, folders, names in os.walk(root):
-            folders.sort()
-            for name in [*names, *(n for n in folders if os.path.islink(os.path.join(folder, n)))]:
+        for folder, folders, names in walk_tree(root):
+            for name in names:
                 full = os.path.join(folder, name)
                 entries.append((os.path.relpath(full, root), full))
             if not folders and not names:

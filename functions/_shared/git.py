@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-from .files import tail_of
+from .files import remove_tree, tail_of, walk_tree
 from .network import pinned_host
 from .processes import run_guarded
 from .results import StepFailed, shorten
@@ -76,7 +76,7 @@ def checkout(
             f"The git repository {shorten(without_secrets(url), 120)} has no commit {commit}.",
             "Give an existing branch, tag or full commit as 'payload.ref'.",
         ) from None
-    shutil.rmtree(os.path.join(folder, ".git"))
+    remove_tree(os.path.join(folder, ".git"))
 
 
 def _git(
@@ -184,7 +184,7 @@ def _git_environment(site: dict[str, Any], home: str) -> dict[str, str]:
 
 def _size_of(folder: str) -> int:
     total = 0
-    for there, _, names in os.walk(folder):
+    for there, _, names in walk_tree(folder):
         for name in names:
             try:
                 total += os.lstat(os.path.join(there, name)).st_size

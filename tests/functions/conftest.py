@@ -207,6 +207,13 @@ elif words[0] == "build":
         open(os.path.join(exchange, name), "w").write(text)
     for name in control.get("pipes", []):
         os.mkfifo(os.path.join(exchange, name))
+    for name in control.get("folders", []):
+        os.mkdir(os.path.join(exchange, name))
+    here_now = os.open(exchange, os.O_RDONLY)
+    for _ in range(control.get("deep", 0)):
+        os.mkdir("d", dir_fd=here_now)
+        here_now, above = os.open("d", os.O_RDONLY, dir_fd=here_now), here_now
+        os.close(above)
     for name, target in control.get("links", {{}}).items():
         os.symlink(target, os.path.join(exchange, name))
     sys.stderr.buffer.write(control.get("log", "").encode())

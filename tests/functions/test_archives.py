@@ -312,3 +312,12 @@ def test_a_digest_follows_content_and_nothing_else(tmp_path: Path) -> None:
     assert tree_digest(str(second)) != plain
     (first / "sub" / "empty").rmdir()
     assert tree_digest(str(first)) != plain
+
+
+def test_folders_in_folders_without_end_are_refused(tmp_path: Path) -> None:
+    """Each level would take a frame of Python's stack, and more than a path may hold."""
+    deep = tmp_path.joinpath("payload", *["d"] * 250)
+    deep.mkdir(parents=True)
+    with pytest.raises(StepFailed, match="more than 200 deep"):
+        refuse_odd_files(str(tmp_path / "payload"), 10_000)
+    tree_digest(str(tmp_path / "payload"))

@@ -173,6 +173,21 @@ def test_files_of_the_recipe_that_are_links_or_pipes_are_not_read(
     error = build_image(run.id, run.recipe_sha256)["error"]
     assert error["code"] == "build_failed"
     assert "secret" not in str(error)
+    apptainer.control(status=65, folders=["phase", "refusal"])
+    assert build_image(run.id, run.recipe_sha256)["error"]["code"] == "build_failed"
+
+
+def test_a_tree_deeper_than_python_goes_is_removed_and_stops_nobody(
+    start: Start, apptainer: Apptainer, tmp_path: Path
+) -> None:
+    """Made below /tmp by a recipe's command, it would lie in the scratch folder and fail every later sweep."""
+    apptainer.control(image="SIF one", deep=1500)
+    run = start()
+    assert build_image(run.id, run.recipe_sha256)["ok"] is True
+    assert scratch_of(tmp_path) == []
+    apptainer.control(image="SIF two")
+    other = start(name="other")
+    assert build_image(other.id, other.recipe_sha256)["ok"] is True
 
 
 def test_a_build_over_its_time_is_stopped(

@@ -205,3 +205,18 @@ def test_the_environment_of_an_engine_holds_nothing_of_others(
     assert "secret" not in found.values()
     assert (found["LMOD_CMD"], found["SITE"], found["APPTAINER_NOCOLOR"]) == ("kept", "1", "1")
     assert found["APPTAINER_DOCKER_PASSWORD"] == "registry"
+
+
+def test_a_scratch_folder_of_any_depth_and_mode_is_removed_when_the_command_is_stopped(
+    guarded: Callable[..., Ended], scratch: Path
+) -> None:
+    (scratch / "shut" / "inner").mkdir(parents=True)
+    there = os.open(scratch, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=there)
+        there, above = os.open("d", os.O_RDONLY, dir_fd=there), there
+        os.close(above)
+    os.close(there)
+    (scratch / "shut").chmod(0)
+    assert guarded("sleep 60", time_limit_s=0.5).stopped == "time_limit"
+    assert not scratch.exists()
