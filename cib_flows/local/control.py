@@ -138,8 +138,8 @@ def stop(home: Home, limit: float = STOP_LIMIT) -> bool:
 
 
 def _end_orphans(home: Home) -> None:
-    """End user endpoint processes that wait for the next server."""
-    for folder in home.runs_dir.iterdir():
+    """End user endpoint processes that wait for the next server, those of further endpoints too."""
+    for folder in (*home.runs_dir.iterdir(), *home.path.glob("endpoints/*/runs/*")):
         passport = read_passport(folder)
         if passport is not None:
             kill_group(passport.pid)

@@ -8,11 +8,16 @@ from pathlib import Path
 
 import globus_sdk
 import pytest
+from click.testing import CliRunner, Result
 
+from cib_flows.cli import main
 from cib_flows.errors import NotFoundError, UsageError
+from cib_flows.local import control
 from cib_flows.local.compute.sites import SiteEndpoint, add_site, known_sites, remove_site
+from cib_flows.local.home import Home
 
-from .conftest import JSON_DATA, LocalGlobus, pack, value
+from .conftest import JSON_DATA, LocalGlobus, pack, until, value
+from .test_restart import WAITER, begun, engine, gone, kill_server
 
 WHERE = (
     "def where():\n    import json, os\n"
@@ -95,6 +100,70 @@ def test_a_site_profile_may_be_given_anew_and_the_id_stays(
     assert again.id == made["delta"].id
     assert asked(globus, again.id, globus.register(WHERE)) == str(tmp_path / "else")
     assert json.loads(again.home.site_path.read_text())["allowed_bases"] == ["x"]
+
+
+def under_way(globus: LocalGlobus, site: SiteEndpoint, folder: Path) -> str:
+    """The id of a task that has begun at the site, and waits."""
+    folder.mkdir()
+    function_id = globus.register(WAITER)
+    answer = globus.compute_v3.submit(
+        site.id,
+        {
+            "tasks": {function_id: [pack([str(folder)], {})]},
+            "user_endpoint_config": {"profile": "control"},
+            "result_serializers": [JSON_DATA],
+        },
+    )
+    until(lambda: begun(folder))
+    return str(answer["tasks"][function_id][0])
+
+
+def test_a_task_under_way_there_outlives_the_server_and_runs_once(
+    sites: tuple[LocalGlobus, dict[str, SiteEndpoint]],
+    own_globus: Callable[..., LocalGlobus],
+    tmp_path: Path,
+) -> None:
+    globus, made = sites
+    task_id = under_way(globus, made["delta"], tmp_path / "work")
+    kill_server(globus.home)
+    again = own_globus()
+    (tmp_path / "work" / "go").touch()
+    assert value(again.finished(task_id)) == "done"
+    assert len(begun(tmp_path / "work")) == 1
+
+
+def test_stopping_a_home_whose_server_was_killed_ends_what_runs_there(
+    sites: tuple[LocalGlobus, dict[str, SiteEndpoint]], tmp_path: Path
+) -> None:
+    globus, made = sites
+    under_way(globus, made["delta"], tmp_path / "work")
+    kill_server(globus.home)
+    pid = engine(made["delta"].home)
+    control.stop(globus.home)
+    until(lambda: gone(pid))
+
+
+def test_as_a_person_types_it(tmp_path: Path) -> None:
+    Home(tmp_path / "home").prepare()
+
+    def run(*words: str) -> Result:
+        command = ["local", "endpoint", *words, "--home", str(tmp_path / "home"), "--json"]
+        return CliRunner().invoke(main, command)
+
+    profile = tmp_path / "site.json"
+    profile.write_text(json.dumps({"allowed_bases": ["x"]}))
+    added = run("add", "delta", "--site", str(profile))
+    assert added.exit_code == 0, added.output
+    assert json.loads(run("list").stdout)["endpoints"] == [json.loads(added.stdout)]
+    refused = run("add", "Not A Name")
+    assert refused.exit_code == 2
+    assert "cannot name an endpoint" in refused.stderr
+    unsafe = tmp_path / "unsafe.json"
+    unsafe.write_text(json.dumps({"root": str(tmp_path / "a b")}))
+    assert run("add", "other", "--site", str(unsafe)).exit_code == 2
+    assert run("remove", "delta").exit_code == 0
+    assert json.loads(run("list").stdout)["endpoints"] == []
+    assert run("remove", "delta").exit_code == 1
 
 
 @pytest.mark.parametrize("name", ["", "../x", "Delta", "a b", "-x", "x" * 65])
