@@ -41,6 +41,7 @@ from cib_flows.local.endpoint_files import install_endpoint
 from cib_flows.local.faults import Faults, Unruly
 from cib_flows.local.flows import FlowsService
 from cib_flows.local.guard import Guard, refusal
+from cib_flows.local.hello import HELLO_URL, HelloProvider
 from cib_flows.local.home import Home, ServerRecord
 from cib_flows.local.identities import Identities
 from cib_flows.local.search.provider import search_providers
@@ -102,6 +103,7 @@ class LocalGlobus:
                 for url, provider in transfer_providers(self.transfer).items()
             },
             **search_providers(self.search),
+            HELLO_URL: HelloProvider(self.database),
         }
         self.flows = FlowsService(
             self.database,

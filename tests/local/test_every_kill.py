@@ -21,6 +21,7 @@ from .dying import Died, Nursery
 
 COMPUTE = "https://compute.actions.globus.org/v3"
 TRANSFER = "https://transfer.actions.globus.org"
+HELLO = "https://actions.globus.org/hello_world"
 SEARCH = "https://actions.globus.org/search"
 
 PATIENCE = 60.0
@@ -280,6 +281,14 @@ STORIES = [
                 {"search_index.$": "$.index", "delete_by": "subject", "subject.$": "$.name"},
             ),
         },
+    ),
+    Story(
+        "hello",
+        {
+            "Hello": action(HELLO, {"echo_string.$": "$.name", "sleep_time": 1}, Next="Last"),
+            "Last": LAST,
+        },
+        lives=False,  # the second that it takes is no change
     ),
     Story(
         "caught",
