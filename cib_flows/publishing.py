@@ -9,6 +9,7 @@ from typing import Any
 
 from cib_flows.containers import Container
 from cib_flows.deployment import FlowSource, ensure_deployed
+from cib_flows.deployment_record import load_deployment
 from cib_flows.errors import CibFlowsError, NotFoundError, RunFailedError, UsageError
 from cib_flows.failures import inactive_reason
 from cib_flows.flow_source import PUBLISH_FLOW
@@ -19,7 +20,7 @@ from cib_flows.sites import Site
 from cib_flows.starting import start_once
 from cib_flows.tasks import call_function
 
-__all__ = ["Delivery", "PublishRun", "publish"]
+__all__ = ["Delivery", "PublishRun", "attach_run", "publish"]
 
 # The form has pickers for three more; a program lists all of its own here.
 MOST_DESTINATIONS = 8
@@ -161,6 +162,19 @@ def publish(
     flow_id = deployment.flows[PUBLISH_FLOW].flow_id
     title = (label or f"{container} to {names}")[:MAX_LABEL]
     return PublishRun(globus, start_once(globus, flow_id, body, title, []), deployment)
+
+
+def attach_run(globus: Globus, run_id: str) -> BuildRun:
+    """The run of that id, started by anyone; a ``PublishRun`` where it is one of the publish flow.
+
+    Raises ``NotFoundError`` when there is none.
+    """
+    run = BuildRun.attach(globus, run_id)
+    deployment = load_deployment(globus)
+    publishing = deployment.flows.get(PUBLISH_FLOW) if deployment else None
+    if publishing is not None and run.status().flow_id == publishing.flow_id:
+        return PublishRun(globus, run.run_id, deployment)
+    return run
 
 
 def _reachable_first(globus: Globus, sites: Sequence[Site]) -> list[Site]:

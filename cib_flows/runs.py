@@ -16,7 +16,6 @@ from cib_flows.deployment import FlowSource
 from cib_flows.deployment_record import Deployment, load_deployment, remember_worker
 from cib_flows.errors import CibFlowsError, NotFoundError, RunFailedError, ServiceError
 from cib_flows.failures import BuildFailure, failure_of, inactive_reason, output_of
-from cib_flows.flow_source import PUBLISH_FLOW
 from cib_flows.profiles import Globus
 from cib_flows.progress import (
     TERMINAL,
@@ -108,13 +107,8 @@ class BuildRun:
             known = str(uuid.UUID(run_id))
         except ValueError:
             raise NotFoundError(f"There is no run {run_id!r}: a run's id is a UUID.") from None
-        deployment = load_deployment(globus)
-        run = cls(globus, known, deployment)
-        further = deployment.further.get(PUBLISH_FLOW) if deployment else None
-        if run.status().flow_id == (further.flow_id if further else None):
-            from cib_flows.publishing import PublishRun  # it is a BuildRun with other ends
-
-            return PublishRun(globus, known, deployment)
+        run = cls(globus, known, load_deployment(globus))
+        run.status()
         return run
 
     def status(self) -> RunStatus:

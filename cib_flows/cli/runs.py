@@ -56,10 +56,10 @@ def start(
 def status(common: Common, run_id: str) -> None:
     """Say where the run RUN is, and why it failed if it did; exits with 1 then."""
     from cib_flows.progress import STEP_TITLES, newest_entries, step_in
-    from cib_flows.runs import BuildRun
+    from cib_flows.publishing import attach_run
 
     globus = common.connect()
-    run = BuildRun.attach(globus, run_id)
+    run = attach_run(globus, run_id)
     now = run.status()
     step = step_in(newest_entries(globus, run.run_id)) or ""
     document: dict[str, Any] = {"ok": now.status != "FAILED", **asdict(now), "step": step}
@@ -86,9 +86,9 @@ def status(common: Common, run_id: str) -> None:
 @common_options
 def logs(common: Common, run_id: str, build_log: bool) -> None:
     """Print what the flow wrote down about the run RUN, or the end of the build's own log."""
-    from cib_flows.runs import BuildRun
+    from cib_flows.publishing import attach_run
 
-    run = BuildRun.attach(common.connect(), run_id)
+    run = attach_run(common.connect(), run_id)
     if build_log:
         text, path = run.build_log_tail()
         if common.json:
@@ -110,9 +110,9 @@ def logs(common: Common, run_id: str, build_log: bool) -> None:
 @common_options
 def wait(common: Common, run_id: str) -> None:
     """Follow the run RUN to its end, as 'build' does. Exits with 1 if it failed."""
-    from cib_flows.runs import BuildRun
+    from cib_flows.publishing import attach_run
 
-    run = BuildRun.attach(common.connect(), run_id)
+    run = attach_run(common.connect(), run_id)
     see_to_the_end(run, common, f"run {run.run_id}")
 
 
@@ -121,9 +121,9 @@ def wait(common: Common, run_id: str) -> None:
 @common_options
 def cancel(common: Common, run_id: str) -> None:
     """Cancel the run RUN and tell its endpoint to stop building."""
-    from cib_flows.runs import BuildRun
+    from cib_flows.publishing import attach_run
 
-    run = BuildRun.attach(common.connect(), run_id)
+    run = attach_run(common.connect(), run_id)
     cancelled = run.cancel()
     if common.json:
         print_json({"ok": True, "run_id": run.run_id, "cancelled": cancelled})
@@ -138,9 +138,9 @@ def cancel(common: Common, run_id: str) -> None:
 @common_options
 def resume(common: Common, run_id: str) -> None:
     """Let the run RUN go on after the consent that it waits for was given."""
-    from cib_flows.runs import BuildRun
+    from cib_flows.publishing import attach_run
 
-    run = BuildRun.attach(common.connect(), run_id)
+    run = attach_run(common.connect(), run_id)
     now = run.status()
     if now.status != "INACTIVE":
         note(f"Error: The run {run.run_id} is {now.status}; only an INACTIVE run can be resumed.")

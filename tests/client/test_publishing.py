@@ -21,8 +21,7 @@ from cib_flows.deployment_record import (
 from cib_flows.errors import NotFoundError, UsageError
 from cib_flows.flow_source import PUBLISH_FLOW
 from cib_flows.profiles import Globus
-from cib_flows.publishing import PublishRun, publish
-from cib_flows.runs import BuildRun
+from cib_flows.publishing import PublishRun, attach_run, publish
 from cib_flows.sites import Site, find_site, read_sites, sites_path
 
 from .conftest import BUILD_ENDPOINT
@@ -294,7 +293,7 @@ def test_a_run_that_was_started_is_a_publication_again_when_it_is_looked_up(
     deployed: Deployment, globus: Globus, cloud: responses.RequestsMock
 ) -> None:
     answers(cloud, "FAILED", OUTCOMES)
-    run = BuildRun.attach(globus, RUN)
+    run = attach_run(globus, RUN)
     assert isinstance(run, PublishRun)
     assert [delivery.ok for delivery in run.deliveries()] == [True, False]
     waited = CliRunner().invoke(main, ["wait", RUN])
