@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 # A flow's state is capped at 200 KB and holds each output twice; logs stay in files.
 MAX_RESULT_BYTES = 8 * 1024
 MAX_TAIL_BYTES = 2 * 1024
+TERMINAL_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 MAX_SENTENCE_CHARS = 600
 MAX_SENTENCE_BYTES = 900  # as JSON, in which a character may take 12 bytes
 
@@ -126,10 +128,16 @@ def shorten(text: str, limit: int) -> str:
     return f"{line[:half]}...{line[-half:]}"
 
 
+def plain_text(text: str) -> str:
+    """``text`` without what would move a terminal's cursor or colour it: a stranger's program may have printed it."""
+    lines = TERMINAL_SEQUENCE.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(c for c in lines if c in "\n\t " or c.isprintable())
+
+
 def fitting(text: str) -> str:
     """``text`` on one line, short enough to stand twice in a result: it may come from a log in any script."""
     limit = MAX_SENTENCE_CHARS
-    line = shorten(text, limit)
+    line = plain_text(shorten(text, limit))
     while len(json.dumps(line)) > MAX_SENTENCE_BYTES:
         limit = limit * 3 // 4
         line = shorten(line, limit)
@@ -138,10 +146,11 @@ def fitting(text: str) -> str:
 
 def last_bytes(text: str, limit: int) -> str:
     """The end of ``text``, at most ``limit`` bytes once it is JSON, from a line's beginning if possible."""
-    tail = text[-limit:]
+    tail = plain_text(text[-limit:])
+    is_cut = len(text) > limit
     while len(json.dumps(tail)) > limit:
-        tail = tail[max(1, len(tail) // 10) :]
-    if len(tail) < len(text) and "\n" in tail:
+        tail, is_cut = tail[max(1, len(tail) // 10) :], True
+    if is_cut and "\n" in tail:
         tail = tail.split("\n", 1)[1]
     return tail
 

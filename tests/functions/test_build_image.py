@@ -177,6 +177,20 @@ def test_files_of_the_recipe_that_are_links_or_pipes_are_not_read(
     assert build_image(run.id, run.recipe_sha256)["error"]["code"] == "build_failed"
 
 
+def test_what_a_build_prints_cannot_steer_the_readers_terminal(
+    start: Start, apptainer: Apptainer
+) -> None:
+    apptainer.control(
+        status=255,
+        files={"refusal": "command_failed\n\x1b[2JThe command\x07 exited with status 1: \x9bx\n"},
+        log="\x1b[31mred\x1b[0m text\r50%\r100%\n\x1b]0;title\x07é 漢\n",
+    )
+    run = start()
+    error = build_image(run.id, run.recipe_sha256)["error"]
+    assert error["message"] == "The command exited with status 1: x"
+    assert error["log_tail"] == "red text\n50%\n100%\n]0;titleé 漢\n"
+
+
 def test_a_tree_deeper_than_python_goes_is_removed_and_stops_nobody(
     start: Start, apptainer: Apptainer, tmp_path: Path
 ) -> None:
