@@ -15,9 +15,11 @@ from cib_flows.errors import (
     AlreadyExistsError,
     CatalogueError,
     CibFlowsError,
+    IllegalNameError,
     InUseError,
     NotDeployedError,
     NotFoundError,
+    SourceNotFoundError,
     UsageError,
 )
 from cib_flows.profiles import Globus, connect
@@ -30,8 +32,8 @@ PAGE = 500
 LONG_CALL_S = 6 * 3600.0
 REFUSALS: dict[str, type[CibFlowsError]] = {
     "container_not_found": NotFoundError,
-    "source_not_found": NotFoundError,
-    "illegal_name": UsageError,
+    "source_not_found": SourceNotFoundError,
+    "illegal_name": IllegalNameError,
     "already_exists": AlreadyExistsError,
     "in_use": InUseError,
     "lock_not_found": NotFoundError,
@@ -46,7 +48,7 @@ class Catalogue:
     ``reference`` is a name, name:tag, a container id, or an unambiguous beginning of one.
 
     Every method raises ``ServiceError`` when the endpoint cannot be asked, and otherwise the error
-    for what the catalogue refused: ``NotFoundError``, ``UsageError`` (an illegal name),
+    for what the catalogue refused: ``NotFoundError``, ``SourceNotFoundError``, ``IllegalNameError``,
     ``AlreadyExistsError``, ``InUseError`` or ``CatalogueError``.
     """
 

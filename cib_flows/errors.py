@@ -5,9 +5,11 @@
     CibFlowsError            exit code 1
     ├── SpecError            2  a container spec was refused
     ├── UsageError           2  a wrong option, argument or setting
+    │   └── IllegalNameError 2  not a name that the catalogue can have
     ├── NotDeployedError     2  the flow has not been deployed to this Globus yet
     ├── ServiceError         1  a Globus service refused or did not answer
     ├── NotFoundError        1  no such run, container or tag
+    │   └── SourceNotFoundError 1  no such file to register
     ├── RunFailedError       1  the run ended without a container
     └── CatalogueError       1  the catalogue refused, or an image did not hold what its record says
         ├── AlreadyExistsError  a name is another container's
@@ -22,11 +24,13 @@ __all__ = [
     "AlreadyExistsError",
     "CatalogueError",
     "CibFlowsError",
+    "IllegalNameError",
     "InUseError",
     "NotDeployedError",
     "NotFoundError",
     "RunFailedError",
     "ServiceError",
+    "SourceNotFoundError",
     "SpecError",
     "UsageError",
 ]
@@ -63,6 +67,10 @@ class UsageError(CibFlowsError):
     exit_code = 2
 
 
+class IllegalNameError(UsageError):
+    """Not a name, tag or digest that the catalogue can have."""
+
+
 class NotDeployedError(UsageError):
     """The flow has not been deployed to this Globus yet."""
 
@@ -73,6 +81,10 @@ class ServiceError(CibFlowsError):
 
 class NotFoundError(CibFlowsError):
     """No such run, container or tag."""
+
+
+class SourceNotFoundError(NotFoundError):
+    """The image that was to be registered is not where it was said to be."""
 
 
 class RunFailedError(CibFlowsError):

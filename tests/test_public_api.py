@@ -25,11 +25,13 @@ TREE = {
     "AlreadyExistsError": ("CatalogueError", 1),
     "CatalogueError": ("CibFlowsError", 1),
     "CibFlowsError": ("Exception", 1),
+    "IllegalNameError": ("UsageError", 2),
     "InUseError": ("CatalogueError", 1),
     "NotDeployedError": ("UsageError", 2),
     "NotFoundError": ("CibFlowsError", 1),
     "RunFailedError": ("CibFlowsError", 1),
     "ServiceError": ("CibFlowsError", 1),
+    "SourceNotFoundError": ("NotFoundError", 1),
     "SpecError": ("CibFlowsError", 2),
     "UsageError": ("CibFlowsError", 2),
 }

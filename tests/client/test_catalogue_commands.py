@@ -12,8 +12,18 @@ import responses
 from click.testing import CliRunner, Result
 
 from cib_flows.bundle import function_names
+from cib_flows.catalogue import Catalogue
 from cib_flows.cli import main
 from cib_flows.deployment_record import Deployment, RegisteredFunction, save_deployment
+from cib_flows.errors import (
+    AlreadyExistsError,
+    CatalogueError,
+    CibFlowsError,
+    IllegalNameError,
+    InUseError,
+    NotFoundError,
+    SourceNotFoundError,
+)
 from cib_flows.profiles import Globus
 
 from .conftest import BUILD_ENDPOINT
@@ -158,6 +168,28 @@ def test_a_refusal_is_one_sentence_with_its_code(
     assert done.exit_code == exit_code
     assert done.stderr == "Error: It cannot be.\nHint: Do this.\n"
     assert json.loads(done.stdout)["error"]["code"] == code
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("container_not_found", NotFoundError),
+        ("source_not_found", SourceNotFoundError),
+        ("illegal_name", IllegalNameError),
+        ("already_exists", AlreadyExistsError),
+        ("in_use", InUseError),
+        ("image_changed", CatalogueError),
+        ("not_trusted", CatalogueError),
+    ],
+)
+def test_each_refusal_is_an_exception_of_its_own(
+    endpoint: Callable[..., Asked], globus: Globus, code: str, kind: type[CibFlowsError]
+) -> None:
+    endpoint({"ok": False, "error": {"code": code, "message": "It cannot be.", "hint": "Do this."}})
+    with pytest.raises(CibFlowsError) as refused:
+        Catalogue(globus).register("/x.sif", "demo:v1")
+    assert (type(refused.value), refused.value.code) == (kind, code)
+    assert (refused.value.message, refused.value.hint) == ("It cannot be.", "Do this.")
 
 
 def test_gc_prints_what_would_go_and_what_has_to_stay(endpoint: Callable[..., Asked]) -> None:
