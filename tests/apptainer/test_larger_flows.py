@@ -164,8 +164,7 @@ def test_cancelling_a_larger_flow_stops_its_build(client: Globus, globus: LocalG
     flow = client.flows.create_flow("Long", larger.definition, larger.input_schema)["id"]
     spec = {**PLAIN, "name": "long", "commands": ["echo now it sleeps", "sleep 600"]}
     run_id = client.flow(flow).run_flow({"container_spec": spec})["run_id"]
-    log = globus.root / "runs" / str(run_id) / "build.log"
-    assert until(lambda: log.exists() and "now it sleeps" in log.read_text(errors="replace"))
+    assert until(lambda: "now it sleeps" in build_log(globus, str(run_id)))
     assert globus.cli("cancel", str(run_id), "--json").code == 0
     assert until(lambda: not globus.leftovers()), "the build goes on"
 
@@ -248,4 +247,27 @@ def test_the_deployed_flow_as_an_action(client: Globus, globus: LocalGlobus) -> 
 
     bad = ended(client, flow, {"name": "Not A Name"})
     caught = json.dumps(bad["details"]["output"]["caught"])
-    assert "does not match" in caught or "name" in caught
+    assert "'Not A Name' does not match" in caught
+
+    # cancelled as a run of its own, the called one stops its build, and the calling one goes on
+    parent["States"]["Build"]["Parameters"]["commands"] = ["echo now it sleeps", "sleep 600"]
+    client.flows.update_flow(flow, definition=parent)
+    calling = str(client.flow(flow).run_flow({"name": "stopped"})["run_id"])
+
+    def under_way() -> list[str]:
+        found = client.flows.list_runs(filter_flow_id=deployment.flow_id)["runs"]
+        active = [str(run["run_id"]) for run in found if run["status"] == "ACTIVE"]
+        return [run for run in active if "now it sleeps" in build_log(globus, run)]
+
+    assert until(lambda: bool(under_way()))
+    (called,) = under_way()
+    assert globus.cli("cancel", called, "--json").code == 0
+    assert until(lambda: not globus.leftovers()), "the build goes on"
+    assert until(lambda: client.flows.get_run(calling)["status"] == "SUCCEEDED")
+    output = client.flows.get_run(calling)["details"]["output"]
+    assert output["caught"]["Cause"]["details"]["code"] == "FlowCanceled"
+
+
+def build_log(globus: LocalGlobus, run_id: str) -> str:
+    log = globus.root / "runs" / run_id / "build.log"
+    return log.read_text(errors="replace") if log.exists() else ""
