@@ -41,13 +41,17 @@ PEP508 = re.compile(
     re.ASCII,
 )
 
-# conda's MatchSpec: [channel::]name, then versions (with or without operators), then a build string.
+# conda's MatchSpec: [channel::]name, then versions (with or without operators), then a build string, or all of it by
+# keys in brackets; of the keys only those that do not say where a package comes from.
 CONDA_OPERATOR = r"(==?|!=|~=|>=|<=|<|>)"
 CONDA_VERSION = r"[A-Za-z0-9*][A-Za-z0-9_.*+!-]*"
+CONDA_VALUE = r"('[A-Za-z0-9_.,|*+!=<>~-]+'|\"[A-Za-z0-9_.,|*+!=<>~-]+\"|[A-Za-z0-9_.|*+!<>~-]+)"
+CONDA_KEY = rf"(version|build|build_number|md5|sha256)\s*=\s*{CONDA_VALUE}"
 CONDA = re.compile(
     r"(?P<channel>[A-Za-z0-9_][A-Za-z0-9_./-]*::)?(?P<name>[a-z0-9_][a-z0-9_.-]*)"
     rf"((\s*{CONDA_OPERATOR}\s*|\s+){CONDA_VERSION}([,|]\s*{CONDA_OPERATOR}?\s*{CONDA_VERSION})*"
-    r"((=|\s+)[A-Za-z0-9_.*]+)?)?",
+    r"((=|\s+)[A-Za-z0-9_.*]+)?)?"
+    rf"(\s*\[\s*{CONDA_KEY}(\s*,\s*{CONDA_KEY})*\s*\])?",
     re.IGNORECASE | re.ASCII,
 )
 CONDA_CHANNEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")

@@ -143,7 +143,7 @@ def add_to(items: list[str], item: str) -> None:
 
 def brings_python(spec: dict[str, Any]) -> bool:
     """Whether the conda packages name Python itself, so that the base image's does not matter."""
-    return any(re.match(r"(.*::)?python($|[ =<>!~])", item) for item in spec["conda"])
+    return any(re.match(r"(.*::)?python($|[ =<>!~\[])", item) for item in spec["conda"])
 
 
 def _check_spack(value: Any) -> dict[str, Any]:

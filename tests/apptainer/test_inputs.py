@@ -142,7 +142,7 @@ def test_conda_packages_come_without_conda_in_the_base(
     if not (folder / "channel").is_dir():
         make_channel(folder / "channel")
     spec = {"name": "conda-made", **PLAIN, "conda_channels": [f"{address}/channel"]}
-    container = globus.built({**spec, "conda": ["hello-user>=2"]})
+    container = globus.built({**spec, "conda": ["hello-user[version='>=2']"]})
     assert globus.inside(container, "hello-program") == "hello from conda\n"
     missing = globus.build({**spec, "conda": ["no-such-conda-package"]})
     assert missing.document["failure"]["code"] == "conda_package_not_found"
