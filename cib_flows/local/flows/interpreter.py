@@ -50,8 +50,7 @@ class Interpreter:
 
     :param providers: by their ActionUrl
     :param flows: the flows that other flows call
-    :param on_rest: called with a run's id when nothing more happens to it by itself, within the
-        transaction that keeps that
+    :param on_rest: called with a run's id within the transaction that ends the run, or rests it
     """
 
     def __init__(
