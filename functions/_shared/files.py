@@ -35,10 +35,16 @@ def sha256_file(path: str) -> str:
 def copy_file(source: str, target: str) -> str:
     """Copy a file in one reading; returns the sha256 of what the copy holds."""
     digest = hashlib.sha256()
-    with open(source, "rb", buffering=0) as given, open(target, "wb") as copy:
+    with open(source, "rb", buffering=0) as given, open(target, "wb", buffering=0) as copy:
         while chunk := given.read(CHUNK_BYTES):
             digest.update(chunk)
-            copy.write(chunk)
+            left = memoryview(chunk)
+            while left:
+                try:
+                    left = left[copy.write(left) :]
+                except OSError as error:
+                    # a full disk, and which
+                    raise OSError(error.errno, error.strerror, target) from None
     return digest.hexdigest()
 
 

@@ -180,7 +180,7 @@ def run_step(
 
 
 def _of_storage(error: OSError) -> StepFailed:
-    place = str(error.filename or "the endpoint's storage")
+    place = str(error.filename or "its files")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StepFailed(
             "disk_full",

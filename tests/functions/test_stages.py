@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cib_flows.functions._shared.files import copy_file
 from cib_flows.functions._shared.spec_check import check_spec
 from cib_flows.functions._shared.stages import Stage, Stages, ground_of
 
@@ -148,3 +149,12 @@ def test_an_environment_of_another_ground_is_another(
     assert ground_of(spec, {**plan, **one}) != ground_of(spec, {**plan, **other})
     moved = {**plan, "base": {"digest": "d", "resolved": "a mirror's name"}}
     assert ground_of(spec, plan) == ground_of(spec, moved)
+
+
+def test_a_disk_too_small_for_the_copy_is_named(tmp_path: Path) -> None:
+    (tmp_path / "image").write_bytes(b"x" * 3_000_000)
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        copy_file(str(tmp_path / "image"), "/dev/full")
+    digest = copy_file(str(tmp_path / "image"), str(tmp_path / "copy"))
+    assert digest == hashlib.sha256(b"x" * 3_000_000).hexdigest()
+    assert (tmp_path / "copy").read_bytes() == b"x" * 3_000_000
