@@ -27,6 +27,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from cib_flows.local import lean as lean
 from cib_flows.local import login
 from cib_flows.local.actions import ActionProvider
 from cib_flows.local.amqp.broker import Broker

@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from cib_flows.local import lean as lean
 from cib_flows.local.compute import framing
 from cib_flows.local.compute.channel import Channel
 
