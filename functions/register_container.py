@@ -11,6 +11,7 @@ import datetime
 import getpass
 import os
 import platform
+import re
 from typing import Any
 
 from ._shared.catalogue import Catalogue, container_id_of
@@ -27,7 +28,21 @@ from ._shared.turns import Turns
 from ._shared.working import working
 
 RECORD_VERSION = 1
+PRINCIPAL = re.compile(r"urn:globus:auth:identity:[0-9a-f-]{36}")
 VERIFICATION = "verification.json"
+
+
+class Told:
+    """What only the flow can say. Raises :class:`StepFailed` ``internal`` for what is no id."""
+
+    def __init__(self, function_ids: dict[str, str], started_by: str | None) -> None:
+        for step, function_id in function_ids.items():
+            if not UUID.fullmatch(str(function_id)):
+                raise StepFailed("internal", f"The id of the function {step[:40]!r} is not a UUID.")
+        if started_by is not None and not PRINCIPAL.fullmatch(str(started_by)):
+            raise StepFailed("internal", "'started_by' is not the URN of an identity.")
+        self.function_ids = function_ids
+        self.started_by = started_by
 
 
 def register_container(
@@ -37,10 +52,12 @@ def register_container(
     verification_sha256: str | None = None,
     container_id: str | None = None,
     functions: dict[str, str] | None = None,
+    started_by: str | None = None,
 ) -> dict[str, Any]:
     """Last step. Either ``sif_sha256`` and ``verification_sha256`` of this run's image, or the
     ``container_id`` of an identical one that is registered already. ``functions`` maps the flow's steps to
-    the ids of its functions, for the provenance.
+    the ids of its functions, and ``started_by`` is the URN of the identity that started the run, as the flow
+    says them: for record and provenance.
 
     Returns the container's short record: ``container_id``, ``name``, ``tag``, ``path``, ``sha256``,
     ``bytes``, ``record_path``, ``cached``, ``python``, and ``executor``, which goes unchanged into
@@ -49,7 +66,12 @@ def register_container(
     return run_step(
         "register_container",
         lambda: _register(
-            run_id, endpoint_id, sif_sha256, verification_sha256, container_id, functions or {}
+            run_id,
+            endpoint_id,
+            sif_sha256,
+            verification_sha256,
+            container_id,
+            Told(functions or {}, started_by),
         ),
     )
 
@@ -60,19 +82,16 @@ def _register(
     sif_sha256: str | None,
     verification_sha256: str | None,
     container_id: str | None,
-    function_ids: dict[str, str],
+    told: Told,
 ) -> dict[str, Any]:
     site = load_site()
     folder = RunFolder(site["root"], run_id)
     folder.require()
     if not UUID.fullmatch(endpoint_id):
         raise StepFailed("internal", f"'endpoint_id' is not a UUID: {endpoint_id!r}.")
-    for step, function_id in function_ids.items():
-        if not UUID.fullmatch(str(function_id)):
-            raise StepFailed("internal", f"The id of the function {step[:40]!r} is not a UUID.")
     with working(folder, site, "register_container", 97, publishes=True):
         result = _register_image(
-            site, folder, endpoint_id, sif_sha256, verification_sha256, container_id, function_ids
+            site, folder, endpoint_id, sif_sha256, verification_sha256, container_id, told
         )
     outcome = f"registered {result['container_id']} {result['path']}"
     folder.set_status("finished", "register_container", "registered", 100, outcome)
@@ -88,7 +107,7 @@ def _register_image(
     sif_sha256: str | None,
     verification_sha256: str | None,
     container_id: str | None,
-    function_ids: dict[str, str],
+    told: Told,
 ) -> dict[str, Any]:
     catalogue = Catalogue(site["root"])
     plan = folder.read("plan.json")
@@ -104,9 +123,9 @@ def _register_image(
     else:
         signer = Signer(site) if site["sign_key"] else None
         verification = _proof_of(folder, sif_sha256, verification_sha256)
-        documents = _write_documents(folder, plan, verification, endpoint_id, function_ids)
+        documents = _write_documents(folder, plan, verification, endpoint_id, told)
         record = _publish(
-            catalogue, folder, plan, endpoint_id, verification, documents, now, signer
+            catalogue, folder, plan, endpoint_id, told, verification, documents, now, signer
         )
     catalogue.tag(plan["name"], plan["tag"], record, now)
     result = _short(catalogue, record, plan, cached=container_id is not None)
@@ -134,6 +153,7 @@ def _publish(
     folder: RunFolder,
     plan: dict[str, Any],
     endpoint_id: str,
+    told: Told,
     verification: dict[str, Any],
     documents: tuple[str, str],
     now: str,
@@ -179,6 +199,7 @@ def _publish(
         "run_id": plan["run_id"],
         "endpoint_id": endpoint_id,
         "account": getpass.getuser(),
+        "started_by": told.started_by,
         "host": platform.node(),
     }
     with open(folder.recipe, encoding="utf-8") as stream:
@@ -199,7 +220,7 @@ def _write_documents(
     plan: dict[str, Any],
     verification: dict[str, Any],
     endpoint_id: str,
-    function_ids: dict[str, str],
+    told: Told,
 ) -> tuple[str, str]:
     """Paths of SBOM and provenance in the run's folder."""
     lock_path = os.path.join(folder.path, MADE_LOCK)
@@ -210,10 +231,11 @@ def _write_documents(
         verification,
         endpoint_id=endpoint_id,
         account=getpass.getuser(),
+        started_by=told.started_by,
         lock_sha256=sha256_file(lock_path),
         verification_sha256=sha256_file(os.path.join(folder.path, VERIFICATION)),
         functions=folder.functions(),
-        function_ids=function_ids,
+        function_ids=told.function_ids,
     )
     paths = os.path.join(folder.path, "sbom.json"), os.path.join(folder.path, "provenance.json")
     for path, document in zip(paths, (sbom, provenance), strict=True):

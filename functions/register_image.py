@@ -14,12 +14,13 @@ from ._shared.catalogue_index import read_object
 from ._shared.files import remove_tree, sha256_file
 from ._shared.grammars import SHA256, UUID
 from ._shared.node_check import prepare_node
+from ._shared.recovery import claims_about, documents_within
 from ._shared.reproof import prove_file, spec_of
 from ._shared.results import StepFailed, run_step, shorten
 from ._shared.run_folder import RunFolder
 from ._shared.signing import Signer, signature_of
 from ._shared.site import load_site
-from ._shared.trust import require_signer, seal
+from ._shared.trust import PROVENANCE_ENDING, SBOM_ENDING, put_beside, require_signer, seal
 
 LEAST_S = 20  # what a verification needs of a batch job
 
@@ -168,6 +169,10 @@ def _proved(
     signer = Signer(site) if site["sign_key"] or site["verify_keys"] else None
     fingerprint = require_signer(site, signer, image)
     theirs = beside if beside.get("sha256") == sha256 else {}
+    documents = documents_within(image) if fingerprint else {}
+    if not theirs and PROVENANCE_ENDING in documents:
+        # no record came along; whoever signed the image vouches for what stands in it
+        theirs = claims_about(image, sha256, documents[PROVENANCE_ENDING])
     worker = theirs.get("worker")
     worker = worker if isinstance(worker, dict) else {}
     spec = spec_of(theirs.get("spec"), name)
@@ -186,6 +191,9 @@ def _proved(
         endpoint_id=endpoint_id,
         run_endpoint=None,
     )
+    for ending, text in documents.items():
+        key = "sbom" if ending == SBOM_ENDING else "provenance"
+        record[key] = {"sha256": put_beside(catalogue, name, sha256, ending, text)}
     if source == path:
         # its record was lost: publishing would take the image's name away
         os.link(source, work.image)

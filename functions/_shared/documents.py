@@ -134,13 +134,15 @@ def make_provenance(
     *,
     endpoint_id: str,
     account: str,
+    started_by: str | None,
     lock_sha256: str,
     verification_sha256: str,
     functions: dict[str, str],
     function_ids: dict[str, str],
 ) -> dict[str, Any]:
     """Who made the image of what. ``functions`` maps each step to the sha256 of the function that did it, which
-    that function said of itself; ``function_ids`` to the id under which the flow called it.
+    that function said of itself; ``function_ids`` to the id under which the flow called it. ``started_by`` is
+    the URN of the identity that started the flow's run.
     """
     materials = [_base_material(plan["base"])]
     if plan.get("payload_digest"):
@@ -169,6 +171,7 @@ def make_provenance(
                     "machine": plan["machine"],
                     "worker": plan["worker"],
                     "account": account,
+                    "started_by": started_by,
                 },
                 "resolvedDependencies": materials,
             },

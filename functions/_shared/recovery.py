@@ -31,6 +31,7 @@ PREDICATE = "https://slsa.dev/provenance/v1"
 ENDPOINT_URN = "urn:globus:compute:endpoint:"
 RUN_URN = "urn:globus:flows:run:"
 LOCK_ENDING = ".lock.json"
+NOTHING_SAID: dict[str, Any] = {"predicate": {"runDetails": {"byproducts": []}}}
 
 
 def recover(site: dict[str, Any], catalogue: Catalogue, name: str, sha256: str) -> dict[str, Any]:
@@ -42,8 +43,7 @@ def recover(site: dict[str, Any], catalogue: Catalogue, name: str, sha256: str) 
     path = catalogue.image_path(name, sha256)
     signer = Signer(site) if site["verify_keys"] else None
     fingerprint = signer.signer_of(path) if signer else None
-    statement = _put_back(catalogue, path, name, sha256, is_signed=fingerprint is not None)
-    said = _said(statement) if statement else {}
+    said = _put_back(catalogue, path, name, sha256, is_signed=fingerprint is not None)
     spec = said.get("spec") or {}
     is_vouched = bool(fingerprint and site["sign_key"] and spec.get("name") == name)
     now = utc_now().isoformat(timespec="seconds")
@@ -79,49 +79,57 @@ def recover(site: dict[str, Any], catalogue: Catalogue, name: str, sha256: str) 
     return record
 
 
-def _documents_within(path: str) -> dict[str, bytes]:
+def documents_within(path: str) -> dict[str, str]:
     """SBOM and provenance that lie in an image, by the ending that they have beside it."""
     found = {}
     for item in sif_objects(path):
-        if item.kind == SBOM_TYPE:
-            found[SBOM_ENDING] = read_object_of(path, item)
-        elif item.kind == JSON_TYPE:
-            text = read_object_of(path, item)
-            if _statement(text):
+        if item.kind in (SBOM_TYPE, JSON_TYPE):
+            text = read_object_of(path, item).decode("utf-8", "replace")
+            if item.kind == SBOM_TYPE:
+                found[SBOM_ENDING] = text
+            elif _statement(text):
                 found[PROVENANCE_ENDING] = text
     return found
 
 
-def _put_back(
-    catalogue: Catalogue, path: str, name: str, sha256: str, *, is_signed: bool
-) -> dict[str, Any] | None:
-    """The provenance of this very image; what is signed in it lies beside it again afterwards."""
-    if is_signed:
-        documents = _documents_within(path)
-        for ending, text in documents.items():
-            write_text(companion(catalogue, name, sha256, ending), text.decode(), 0o444)
-        statement = _statement(documents.get(PROVENANCE_ENDING, b""))
-        lock = companion(catalogue, name, sha256, LOCK_ENDING)
-        # a lock that is not the one that the signed statement names is nobody's
-        if os.path.exists(lock) and sha256_file(lock) != (
-            statement and _byproduct(statement, "lock")
-        ):
-            os.unlink(lock)
-    else:
-        try:
-            with open(companion(catalogue, name, sha256, PROVENANCE_ENDING), "rb") as stream:
-                statement = _statement(stream.read())
-        except FileNotFoundError:
-            return None
+def claims_about(path: str, sha256: str, provenance: str) -> dict[str, Any]:
+    """The fields of a record that a provenance statement says of the image in ``path``; empty when it is about
+    another image, or of a form that this project does not write.
+    """
+    statement = _statement(provenance)
     if not statement:
-        return None
+        return {}
     partition = squash_partition(path)
     digest = partition_sha256(path, partition) if partition else sha256
     subjects = [subject["digest"].get("sha256") for subject in statement["subject"]]
-    return statement if digest in subjects else None
+    return _said(statement) if digest in subjects else {}
 
 
-def _statement(text: bytes) -> dict[str, Any] | None:
+def _put_back(
+    catalogue: Catalogue, path: str, name: str, sha256: str, *, is_signed: bool
+) -> dict[str, Any]:
+    """What the image's provenance says of it; what is signed in it lies beside it again afterwards."""
+    if is_signed:
+        documents = documents_within(path)
+        for ending, text in documents.items():
+            write_text(companion(catalogue, name, sha256, ending), text, 0o444)
+        provenance = documents.get(PROVENANCE_ENDING, "")
+        lock = companion(catalogue, name, sha256, LOCK_ENDING)
+        # a lock that is not the one that the signed statement names is nobody's
+        named = _byproduct(_statement(provenance) or NOTHING_SAID, "lock")
+        if os.path.exists(lock) and sha256_file(lock) != named:
+            os.unlink(lock)
+    else:
+        try:
+            beside = companion(catalogue, name, sha256, PROVENANCE_ENDING)
+            with open(beside, encoding="utf-8", errors="replace") as stream:
+                provenance = stream.read()
+        except FileNotFoundError:
+            return {}
+    return claims_about(path, sha256, provenance)
+
+
+def _statement(text: str) -> dict[str, Any] | None:
     """A provenance statement of the form that this project writes; None for any other document."""
     try:
         found = json.loads(text)
@@ -160,7 +168,11 @@ def _said(statement: dict[str, Any]) -> dict[str, Any]:
         # what the site's limit of age counts from stays what it was
         "created_at": _moment(details["metadata"]["finishedOn"]),
     }
-    said |= {key: inner[key] for key in ("engine", "machine", "worker", "account") if key in inner}
+    said |= {
+        key: inner[key]
+        for key in ("engine", "machine", "worker", "account", "started_by")
+        if key in inner
+    }
     return said
 
 

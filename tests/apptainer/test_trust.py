@@ -117,6 +117,8 @@ def test_documents_stand_in_the_image_under_the_signature_and_beside_it(
         for step in ("render_recipe", "build_image", "verify_image", "register_container")
     }
     assert all(m["uri"].startswith("urn:globus:compute:function:") for m in functions)
+    who = provenance["predicate"]["buildDefinition"]["internalParameters"]["started_by"]
+    assert who.startswith("urn:globus:auth:identity:")
     record = json.loads(beside(made, ".json").read_text())
     squashfs = record["verification"]["squashfs_sha256"]
     assert provenance["subject"][0]["digest"] == {"sha256": squashfs}
@@ -211,7 +213,7 @@ def test_a_lost_record_is_made_anew_from_what_is_signed_in_the_image(
     reindex(site, made["path"])
     record = json.loads(record_path.read_text())
     assert record["recovered_at"]
-    for key in ("spec_digest", "base", "worker", "machine", "engine", "account", "run_id"):
+    for key in ("spec_digest", "base", "worker", "machine", "engine", "account", "started_by"):
         assert record[key] == before[key], key
     assert record["spec"]["name"] == "signed"
     assert record["signature"] == before["signature"]
@@ -341,6 +343,16 @@ def test_a_pushed_image_is_the_same_container_at_two_more_sites(
         assert Path(pulled.document["path"]).read_bytes() == Path(made["path"]).read_bytes()
         verified = other.cli("containers", "verify", "theirs:v1", "--only-trust", "--json")
         assert verified.code == 0, verified.output
+        shown = json.loads(Path(pulled.document["path"]).with_suffix(".json").read_text())
         knows_the_key = bool(json.loads((other.home / "site.json").read_text()).get("verify_keys"))
         assert bool(verified.document["trust"]["signer"]) is knows_the_key
         assert verified.document["trust"]["seal_signer"] is None
+        # no record came along: who knows the signer believes what is signed in the image
+        own = json.loads(beside(made, ".json").read_text())
+        assert (shown.get("base") == own["base"]) is knows_the_key
+        assert (shown.get("spec_digest") == own["spec_digest"]) is knows_the_key
+        for ending in (".sbom.json", ".provenance.json"):
+            there = Path(pulled.document["path"]).with_suffix(ending)
+            assert there.exists() is knows_the_key
+            if knows_the_key:
+                assert there.read_text() == beside(made, ending).read_text()

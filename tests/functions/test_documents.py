@@ -106,6 +106,7 @@ def provenance(plan: dict[str, Any]) -> dict[str, Any]:
         VERIFICATION,
         endpoint_id="e",
         account="beamline",
+        started_by="urn:globus:auth:identity:someone",
         lock_sha256="7" * 64,
         verification_sha256="8" * 64,
         functions={"build_image": "f" * 64, "verify_image": "9" * 64},
@@ -142,6 +143,8 @@ def test_provenance_says_of_what_and_by_whom() -> None:
     details = made["predicate"]["runDetails"]
     assert details["builder"]["id"] == "urn:globus:compute:endpoint:e"
     assert details["metadata"]["invocationId"].endswith(PLAN["run_id"])
+    asked = definition["internalParameters"]
+    assert (asked["account"], asked["started_by"].split(":")[-1]) == ("beamline", "someone")
     assert details["metadata"]["finishedOn"] == "2026-01-01T00:00:00Z"
 
 
