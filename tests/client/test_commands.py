@@ -233,7 +233,10 @@ def test_exec_exits_as_the_command_did(
     )
     seen: list[Any] = []
 
-    def run(self: Container, argv: Any, timeout_s: float | None = None) -> CommandResult:
+    def run(
+        self: Container, argv: Any, timeout_s: float | None = None, *, gpu: Any, ranks: Any
+    ) -> CommandResult:
+        assert (gpu, ranks) == (None, None)
         seen.append((tuple(argv), timeout_s))
         return CommandResult(3, "out", "err")
 
