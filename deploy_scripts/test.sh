@@ -92,8 +92,13 @@ else
     check "ruff format" ruff format --check .
     check "ruff check" ruff check .
     check "mypy" mypy --strict cib_flows # it holds links to functions/ and flows/
-    check "pytest: everything without images" pytest -q -m "not apptainer and not slurm"
-    check "pytest: with real images" pytest -q -m apptainer
-    check "pytest: batch jobs of a real Slurm" pytest -q -m slurm
+    # These hold the one port that the Compute SDK knows, so they are not for two processes at once.
+    one_at_a_time=(tests/local tests/clients tests/daemon)
+    check "pytest: everything without images" \
+        pytest -q -n 2 --dist loadfile "${one_at_a_time[@]/#/--ignore=}" -m "not apptainer and not slurm"
+    check "pytest: the local Globus and its clients" \
+        pytest -q --durations=20 -m "not apptainer and not slurm" "${one_at_a_time[@]}"
+    check "pytest: with real images" pytest -q --durations=20 -m apptainer
+    check "pytest: batch jobs of a real Slurm" pytest -q --durations=6 -m slurm
 fi
 summary
