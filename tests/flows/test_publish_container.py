@@ -139,7 +139,8 @@ def expect_container(run_id, offer, destination, name_tag, move):
     if "raises" in name:
         raise RuntimeError("a bug " + "x" * {pad})
     away = "/elsewhere/" if "away" in name else "/" + name + "/"
-    return dict(ok=True, present="present" in name, collection_id="{collection}", folder=away, place="p-" + name)
+    collection = "11111111-1111-4111-8111-000000000055" if "nowhere" in name else "{collection}"
+    return dict(ok=True, present="present" in name, collection_id=collection, folder=away, place="p-" + name)
 """,
     "receive_container": """
 def receive_container(run_id, offer, destination, place, name_tag, move):
@@ -282,6 +283,19 @@ def test_files_go_only_where_the_input_allows_whatever_the_destination_says(
     assert "TransferImage" not in started(entries)
     assert not (own_home.home.staging_dir / "elsewhere").exists()
     assert "staging is not where" in json.dumps(entries[-1])
+
+
+def test_a_collection_that_is_not_there_is_told_and_its_site_is_cleaned(
+    own_home: LocalGlobus,
+) -> None:
+    run, entries = run_flow(own_home, to(own_home, "nowhere", "reached"))
+    assert run["status"] == "FAILED"
+    nowhere, reached = last_action(entries)["tasks"][0]["kwargs"]["outcomes"]
+    assert reached["ok"]
+    assert nowhere["failed_step"] == "transfer_image"
+    assert nowhere["sentence"].startswith("The container could not be transferred: ")
+    assert "endpoint" in nowhere["sentence"].lower()
+    assert started(entries).count("DropDelivery") == 1
 
 
 def test_the_pickers_of_the_form_and_the_list_make_one_list(own_home: LocalGlobus) -> None:
