@@ -101,7 +101,7 @@ def slurm_site(**changes: Any) -> BatchSite:
         "provider": "SlurmProvider",
         "common": (),
         "build": SLURM_JOB,
-        "run": SLURM_JOB,
+        "run": (*SLURM_JOB, "cores_per_node: {{ cores | default('null') }}"),
         "queue_field": "partition",
         "interface": "<interface>",
         "settings": {**COMMON_SETTINGS, **SLURM_SETTINGS},
@@ -315,6 +315,14 @@ def schema(name: str, site: BatchSite) -> str:
             "maximum": 10,
         },
     }
+    if site.provider == "SlurmProvider":
+        # jobs of PBS sites have whole nodes
+        properties["cores"] = {
+            "description": "Processors of a job, instead of the partition's default.",
+            "type": "integer",
+            "minimum": 1,
+            "maximum": 1024,
+        }
     if name == "aurora":
         del properties["gpu"]
     only_run = {"properties": {"profile": {"const": "run"}}}

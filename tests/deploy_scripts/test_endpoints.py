@@ -228,11 +228,19 @@ def test_gpu_chooses_the_flag_that_binds_the_driver(site: str, installed: dict[s
 def test_a_user_may_charge_another_account_and_ask_for_more_time(
     installed: dict[str, Path],
 ) -> None:
-    options = {"account": "mine", "partition": "gpu", "walltime": "02:30:00", "blocks": 3}
+    options = {
+        "account": "mine",
+        "partition": "gpu",
+        "walltime": "02:30:00",
+        "blocks": 3,
+        "cores": 8,
+    }
     provider = config(installed["slurm"], options)["engine"]["provider"]
     assert (provider["account"], provider["partition"]) == ("mine", "gpu")
     assert (provider["walltime"], provider["max_blocks"]) == ("02:30:00", 3)
+    assert provider["cores_per_node"] == 8
     plain = config(installed["slurm"], {})["engine"]["provider"]
+    assert plain["cores_per_node"] is None
     assert (plain["account"], plain["partition"]) == (None, None)
 
 
@@ -258,6 +266,9 @@ HOSTILE = [
     {"walltime": "01:00:00; id"},
     {"blocks": 1000},
     {"blocks": "2"},
+    {"cores": 0},
+    {"cores": "4"},
+    {"profile": "build", "cores": 4},
     {"gpu": "nvidia --bind /etc"},
     {"gpu": "nvidia"},
     {"profile": "root"},
