@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 import uuid
@@ -82,6 +83,21 @@ def test_a_holder_whose_next_step_waits_in_a_queue_keeps_its_turn(tmp_path: Path
     assert Turns(str(tmp_path), second).take_build(DIGEST) == first.run_id
     # cancelled between two steps, which nothing on the endpoint could notice
     age(first, DEFAULT_BUILD_TIME_LIMIT_S / 2)
+    assert Turns(str(tmp_path), second).take_build(DIGEST) is None
+
+
+def test_a_holder_whose_status_is_being_replaced_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = run_in(tmp_path), run_in(tmp_path)
+    assert Turns(str(tmp_path), first).take_build(DIGEST) is None
+
+    def stale(*_: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(RunFolder, "read", stale)
+    assert Turns(str(tmp_path), second).take_build(DIGEST) == first.run_id
+    age(first, 3600)
     assert Turns(str(tmp_path), second).take_build(DIGEST) is None
 
 
