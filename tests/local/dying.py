@@ -19,6 +19,7 @@ from cib_flows.local.process import python_environment
 NURSERY = """
 import json, os, signal, sys
 from cib_flows.local import server
+from globus_sdk.scopes import ScopeParser  # what the server imports when a consent is given
 
 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 for line in sys.stdin:

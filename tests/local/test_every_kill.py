@@ -288,6 +288,7 @@ STORIES = [
             "Hello": action(HELLO, {"echo_string.$": "$.name", "sleep_time": 1}, Next="Last"),
             "Last": LAST,
         },
+        first=3,
         lives=False,  # the second that it takes is no change
     ),
     Story(
