@@ -22,6 +22,7 @@ def where():
     import os, sys
     return {
         "job": os.environ.get("SLURM_JOB_ID"),
+        "processors": os.environ.get("SLURM_CPUS_ON_NODE"),
         "image": os.environ.get("APPTAINER_CONTAINER"),
         "python": list(sys.version_info[:2]),
         "site": os.environ.get("CIB_FLOWS_SITE"),
@@ -65,6 +66,12 @@ def test_builds_and_functions_are_jobs(cluster: Cluster) -> None:
     refused = cluster.globus.cli(*words).document["error"]
     assert (refused["code"], "workers on" in refused["message"]) == ("in_use", True)
     slurm("scancel", str(said["job"]))
+    larger = call_function(
+        globus, "where", registered["function_uuid"], how["endpoint_id"],
+        {**how["user_endpoint_config"], "cores": 2}, {},
+    )  # fmt: skip
+    assert (said["processors"], larger["processors"]) == ("1", "2")
+    slurm("scancel", str(larger["job"]))
     assert until(lambda: cluster.globus.cli(*words).code == 0, 60), "a lease outlives its job"
 
 
