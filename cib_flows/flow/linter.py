@@ -71,11 +71,15 @@ def lint_definition(definition: Any, schema: Any = None) -> tuple[list[Remark], 
     """Remarks on a definition, and what its input must bring as far as ``schema`` (None: not known)
     does not say so. The schema itself is not judged."""
     problems = definition_problems(definition)
-    if problems:
+    refused = [_refused(problem) for problem in problems]
+    if any(problem.code != "unreachable-state" for problem in problems):
         # What a definition does is only clear once it is sound.
-        return [_refused(problem) for problem in problems], []
-    flow = follow(definition, input_shape(schema))
-    return [*state_remarks(definition["States"]), *flow.remarks], flow.input_paths
+        return refused, []
+    # A state that nothing leads to does nothing; the others are as they are without it.
+    aside = {problem.place[-1] for problem in problems}
+    states = {name: state for name, state in definition["States"].items() if name not in aside}
+    flow = follow({**definition, "States": states}, input_shape(schema))
+    return [*refused, *state_remarks(states), *flow.remarks], flow.input_paths
 
 
 def _refused(problem: Problem) -> Remark:

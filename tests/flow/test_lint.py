@@ -390,6 +390,18 @@ def test_every_code_is_provoked_by_a_test() -> None:
 # --- ways through a flow --------------------------------------------------------------------------
 
 
+def test_an_unreachable_state_does_not_hide_what_the_others_do() -> None:
+    states = {
+        "A": {"Type": "Wait", "SecondsPath": "$.nowhere", "Next": "B"},
+        "B": {"Type": "Pass", "Parameters": {"x.$": "$.input"}, "End": True},
+        "Island": {"Type": "Pass", "Parameters": {"x.$": "$.more"}, "Next": "B"},
+    }
+    remarks, _ = lint_definition({"StartAt": "A", "States": states}, {"properties": {"input": {}}})
+    assert [said.code for said in remarks if said.severity == "error"] == ["unreachable-state"]
+    assert any("$.nowhere" in said.message for said in remarks)
+    assert not any("$.more" in said.message for said in remarks)
+
+
 def test_without_a_schema_the_input_is_told_and_a_state_that_writes_nothing_is_seen() -> None:
     found, inputs = lint_definition(SOUND)
     assert found == []
