@@ -8,4 +8,13 @@ from __future__ import annotations
 
 import sys
 
-sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+__all__ = ["give_back"]
+
+_LEFT_OUT = "rfc3987_syntax"
+sys.modules.setdefault(_LEFT_OUT, None)  # type: ignore[arg-type]
+
+
+def give_back() -> None:
+    """Let others import it, now that ``jsonschema`` has been."""
+    if sys.modules.get(_LEFT_OUT, sys) is None:
+        del sys.modules[_LEFT_OUT]

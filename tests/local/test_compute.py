@@ -126,6 +126,12 @@ def test_a_function_sees_its_site_and_no_secret(local_globus: LocalGlobus) -> No
     assert not [name for name in seen if name.startswith(("GLOBUS_", "APPTAINER", "PYTHONPATH"))]
 
 
+def test_a_function_may_import_what_the_endpoint_left_out(local_globus: LocalGlobus) -> None:
+    pytest.importorskip("rfc3987_syntax")
+    source = "def name():\n    import rfc3987_syntax\n    return rfc3987_syntax.__name__\n"
+    assert value(local_globus.call(source)) == "rfc3987_syntax"
+
+
 def test_several_functions_in_one_submission(local_globus: LocalGlobus) -> None:
     echo, fail = local_globus.register(ECHO), local_globus.register(FAIL)
     answer = local_globus.compute_v3.submit(

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cib_flows.local import lean as lean
+from cib_flows.local import lean
 from cib_flows.local.compute import framing
 from cib_flows.local.compute.channel import Channel
 
@@ -285,7 +285,9 @@ def main() -> int:
     # The slow part (about a second); a spare process does it before it is needed.
     import globus_compute_endpoint.endpoint.config.utils
     import globus_compute_endpoint.engines  # noqa: F401
+    import jsonschema  # noqa: F401
 
+    lean.give_back()  # to the functions, whose processes are copies of this one
     endpoint = _configured(channel)
     if endpoint is None:
         return 0
