@@ -78,16 +78,15 @@ def _an_object(value: Any) -> str | None:
     return None if isinstance(value, dict) else "value is not a valid dict"
 
 
-def _seconds(value: Any) -> str | None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        return "value is not a valid integer"
-    if not 1 <= value <= MAX_WAIT_SECONDS:
-        return f"ensure this value lies between 1 and {MAX_WAIT_SECONDS} seconds"
-    return None
+def _seconds(least: int) -> Check:
+    def check(value: Any) -> str | None:
+        if not isinstance(value, int) or isinstance(value, bool):
+            return "value is not a valid integer"
+        if not least <= value <= MAX_WAIT_SECONDS:
+            return f"ensure this value lies between {least} and {MAX_WAIT_SECONDS} seconds"
+        return None
 
-
-def _wait_seconds(value: Any) -> str | None:
-    return None if value == 0 and not isinstance(value, bool) else _seconds(value)
+    return check
 
 
 def _anything(value: Any) -> str | None:
@@ -114,7 +113,7 @@ FIELDS: dict[str, dict[str, Check]] = {
         "Parameters": _an_object,
         "InputPath": paths.path_problem,
         "ResultPath": paths.reference_path_problem,
-        "WaitTime": _seconds,
+        "WaitTime": _seconds(1),
         "ExceptionOnActionFailure": a_boolean,
         "RunAs": a_name,
         "Catch": _anything,
@@ -134,7 +133,7 @@ FIELDS: dict[str, dict[str, Check]] = {
     },
     "Choice": {"Choices": _anything, "Default": a_name},
     "Wait": {
-        "Seconds": _wait_seconds,
+        "Seconds": _seconds(0),
         "Timestamp": a_timestamp,
         "SecondsPath": paths.path_problem,
         "TimestampPath": paths.path_problem,
