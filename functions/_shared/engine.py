@@ -178,8 +178,9 @@ class Builder:
 def squash_arguments(site: dict[str, Any], engine: str) -> str:
     """What mksquashfs is told: the site's words, else a quick compressor where the engine can take them.
 
-    zstd at level 6 packs about as tightly as Apptainer's default, gzip at level 9, in about a tenth of the
-    time (benchmarks/build_speed.py measures it). ``--mksquashfs-args`` came with Apptainer 1.4.
+    zstd at level 4 packs within a few hundredths of Apptainer's default, gzip at level 9, in less than a tenth
+    of the time; level 6 takes twice as long for a twentieth less (benchmarks/compressors.py measures it).
+    ``--mksquashfs-args`` came with Apptainer 1.4.
     """
     if site["mksquashfs_args"] is not None:
         given: str = site["mksquashfs_args"]
@@ -189,7 +190,7 @@ def squash_arguments(site: dict[str, Any], engine: str) -> str:
         return ""
     if (int(found[0]), int(found[1])) < (1, 4):
         return ""
-    return f"-comp zstd -Xcompression-level 6 -processors {processors()}"
+    return f"-comp zstd -Xcompression-level 4 -processors {processors()}"
 
 
 def _build_environment(site: dict[str, Any], plan: dict[str, Any], scratch: str) -> dict[str, str]:
