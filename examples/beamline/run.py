@@ -27,6 +27,7 @@ from cib_flows.flow import compose
 from cib_flows.flow_files import read_flow
 from cib_flows.flow_parts import flow_part
 from cib_flows.profiles import Globus, connect
+from cib_flows.progress import pause_after
 from cib_flows.services import explained
 
 HERE = Path(__file__).resolve().parent
@@ -152,6 +153,7 @@ def deploy_flow(globus: Globus, deployment: Deployment, known: dict[str, str]) -
 def wait(globus: Globus, run_id: str) -> dict[str, Any]:
     """The run once it has ended; says each state that it comes to."""
     told = 0
+    started = time.monotonic()
     while True:
         with explained("look up the run"):
             found = dict(globus.flows.get_run(run_id).data)
@@ -162,7 +164,7 @@ def wait(globus: Globus, run_id: str) -> dict[str, Any]:
         told = len(entries)
         if found["status"] in ("SUCCEEDED", "FAILED", "ENDED"):
             return found
-        time.sleep(1 if globus.profile == "local" else 10)
+        time.sleep(pause_after(time.monotonic() - started))
 
 
 def say(line: str) -> None:
