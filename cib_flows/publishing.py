@@ -10,15 +10,13 @@ from typing import Any
 from cib_flows.containers import Container
 from cib_flows.deployment import FlowSource, ensure_deployed
 from cib_flows.deployment_record import load_deployment
-from cib_flows.errors import CibFlowsError, NotFoundError, RunFailedError, UsageError
-from cib_flows.failures import inactive_reason
+from cib_flows.errors import CibFlowsError, NotFoundError, UsageError
 from cib_flows.flow_source import PUBLISH_FLOW
 from cib_flows.profiles import Globus, connect
 from cib_flows.runs import MAX_LABEL, BuildRun
-from cib_flows.services import RefusedError, explained
+from cib_flows.services import explained
 from cib_flows.sites import Site
 from cib_flows.starting import start_once
-from cib_flows.tasks import call_function
 
 __all__ = ["Delivery", "PublishRun", "attach_run", "publish"]
 
@@ -60,7 +58,11 @@ class Delivery:
 
 
 class PublishRun(BuildRun):
-    """A run of the publish flow. ``wait``, ``status``, ``logs`` and ``cancel`` are those of every run."""
+    """A run of the publish flow. ``wait``, ``status``, ``logs`` and ``cancel`` are those of every run.
+
+    ``cancel`` has the sites remove what lies in their staging for the run. What is registered stays; a site
+    that does not answer removes it within two weeks by itself.
+    """
 
     def deliveries(self) -> list[Delivery]:
         """What came of each destination, in the order in which they were named; those that the run
@@ -79,49 +81,15 @@ class PublishRun(BuildRun):
         Raises ``RunFailedError`` with one sentence that names those that failed; ``deliveries`` has
         the others all the same.
         """
-        status = self.wait()
-        if status.status == "INACTIVE":
-            raise RunFailedError(inactive_reason(self._document()))
-        if status.status != "SUCCEEDED":
-            failure = self.failure()
-            raise RunFailedError(failure.sentence, failure.as_dict(), failure.hint or None)
+        self._require_success()
         return self.deliveries()
 
-    def cancel(self) -> bool:
-        """Cancels the run, and has its sites remove what lies in their staging for it.
-
-        Returns whether there was a run to cancel. What is registered stays; a site that does not answer
-        removes it within two weeks by itself.
-        """
-        if self.status().is_over:
-            return False
-        self.globus.flows_pacer.wait()
-        try:
-            with explained("cancel the run"):
-                self.globus.flows.cancel_run(self.run_id)
-        except RefusedError:
-            if self.status().is_over:
-                return False
-            raise
+    def _stop_steps(self) -> None:
+        config = FlowSource.packaged(PUBLISH_FLOW).control_config
         for endpoint_id in _endpoints(self.logs()):
-            self._drop(endpoint_id)
-        return True
-
-    def _drop(self, endpoint_id: str) -> None:
-        if self._deployment is None:
-            return
-        try:
-            call_function(
-                self.globus,
-                "drop_delivery",
-                self._deployment.function_id("drop_delivery"),
-                endpoint_id,
-                FlowSource.packaged(PUBLISH_FLOW).control_config,
-                {"run_id": self.run_id, "cancel": True},
-                timeout_s=30,
+            self._tell(
+                "drop_delivery", endpoint_id, config, {"run_id": self.run_id, "cancel": True}
             )
-        except CibFlowsError:
-            return  # the run is cancelled all the same
 
 
 def publish(

@@ -223,12 +223,7 @@ class BuildRun:
 
         Raises ``RunFailedError`` with the flow's own sentence when there is none.
         """
-        status = self.wait()
-        if status.status == "INACTIVE":
-            raise RunFailedError(inactive_reason(self._document()))
-        if status.status != "SUCCEEDED":
-            failure = self.failure()
-            raise RunFailedError(failure.sentence, failure.as_dict(), failure.hint or None)
+        self._require_success()
         entries = self.logs()
         record = _container_in(self._document()) or next(
             (
@@ -244,6 +239,14 @@ class BuildRun:
             )
         self._remember_worker(output_of(entries, "VerifyImage"))
         return Container.from_output(self.globus, record, self._deployment)
+
+    def _require_success(self) -> None:
+        status = self.wait()
+        if status.status == "INACTIVE":
+            raise RunFailedError(inactive_reason(self._document()))
+        if status.status != "SUCCEEDED":
+            failure = self.failure()
+            raise RunFailedError(failure.sentence, failure.as_dict(), failure.hint or None)
 
     def failure(self) -> BuildFailure:
         """Why the run failed. Meaningful only once its status is FAILED."""
@@ -269,22 +272,26 @@ class BuildRun:
             if self.status().is_over:
                 return False
             raise
-        endpoint = self._build_endpoint()
-        if endpoint is not None and self._deployment is not None:
-            try:
-                call_function(
-                    self.globus,
-                    "abort_build",
-                    self._deployment.function_id("abort_build"),
-                    endpoint,
-                    self._control_config,
-                    {"run_id": self.run_id},
-                    timeout_s=30,
-                )
-            except CibFlowsError:
-                # The run is cancelled all the same, and the build's own limit ends what goes on.
-                return True
+        self._stop_steps()
         return True
+
+    def _stop_steps(self) -> None:
+        endpoint = self._build_endpoint()
+        if endpoint is not None:
+            self._tell("abort_build", endpoint, self._control_config, {"run_id": self.run_id})
+
+    def _tell(
+        self, function: str, endpoint: str, config: dict[str, Any], what: dict[str, Any]
+    ) -> None:
+        """Calls a function that clears up after a cancel, as far as its endpoint can be reached."""
+        if self._deployment is None:
+            return
+        function_id = self._deployment.function_id(function)
+        try:
+            call_function(self.globus, function, function_id, endpoint, config, what, timeout_s=30)
+        except CibFlowsError:
+            # The run is cancelled all the same, and the endpoint's own limits end what goes on.
+            return
 
     def resume(self) -> None:
         """Lets a paused run go on, after asking for the consent that it lacks.
