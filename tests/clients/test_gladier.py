@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon.namespace import Namespace
+from tests.daemon.namespace import Namespace, own_network
 from tests.local.recording import claimed
 
 from .environments import environment_with
@@ -27,15 +26,7 @@ GLADIER = "gladier==0.11.0"
 
 @pytest.fixture(scope="module")
 def namespace() -> Iterator[Namespace]:
-    if shutil.which("nsenter") is None:
-        pytest.skip("nsenter (util-linux) is not installed")
-    opened = Namespace()
-    try:
-        opened.__enter__()
-    except OSError as problem:
-        pytest.skip(f"this system gives ordinary users no network namespace ({problem})")
-    yield opened
-    opened.__exit__()
+    yield from own_network()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import pytest
 
-from .namespace import Namespace
+from .namespace import Namespace, own_network
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ENDPOINT_FILES = REPOSITORY / "deploy_scripts" / "endpoints" / "local"
@@ -27,15 +27,7 @@ HEARTBEAT_S = 5
 
 @pytest.fixture(scope="session")
 def namespace() -> Iterator[Namespace]:
-    if shutil.which("nsenter") is None:
-        pytest.skip("nsenter (util-linux) is not installed")
-    opened = Namespace()
-    try:
-        opened.__enter__()
-    except OSError as problem:
-        pytest.skip(f"this system gives ordinary users no network namespace ({problem})")
-    yield opened
-    opened.__exit__()
+    yield from own_network()
 
 
 @dataclass

@@ -9,11 +9,15 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import shutil
 import socket
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 SIOCSIFFLAGS, IFF_UP_RUNNING = 0x8914, 0x41
@@ -65,6 +69,19 @@ class Namespace:
             f"--target={self._holder.pid}",
             *command,
         ]
+
+
+def own_network() -> Iterator[Namespace]:
+    """A namespace for a fixture; skips where there can be none."""
+    if shutil.which("nsenter") is None:
+        pytest.skip("nsenter (util-linux) is not installed")
+    opened = Namespace()
+    try:
+        opened.__enter__()
+    except OSError as problem:
+        pytest.skip(f"this system gives ordinary users no network namespace ({problem})")
+    yield opened
+    opened.__exit__()
 
 
 if __name__ == "__main__":
