@@ -42,6 +42,10 @@ async def main():
     await rattler.install(records, target_prefix=asked.prefix, show_progress=False)
     for record in records:
         print("installed", record.name.normalized, record.version, record.build, flush=True)
+    # rattler's threads may still be there, and one that wakes while the interpreter ends would abort it
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 asyncio.run(main())
 """

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 
@@ -17,13 +14,6 @@ from cib_flows.errors import ServiceError
 from cib_flows.profiles import connect
 
 from .conftest import PLAIN, LocalGlobus
-
-
-@pytest.fixture(autouse=True)
-def _own_environment() -> Iterator[None]:
-    """``connect`` points the clients of this process at a home; the next test may start another."""
-    with mock.patch.dict(os.environ):
-        yield
 
 
 @pytest.fixture(scope="module")
