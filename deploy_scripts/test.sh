@@ -98,7 +98,10 @@ else
         pytest -q -n 2 --dist loadfile "${one_at_a_time[@]/#/--ignore=}" -m "not apptainer and not slurm"
     check "pytest: the local Globus and its clients" \
         pytest -q --durations=20 -m "not apptainer and not slurm" "${one_at_a_time[@]}"
-    check "pytest: with real images" pytest -q --durations=20 -m apptainer
+    check "pytest: with real images" \
+        pytest -q -n 2 --dist loadfile --durations=20 -m "apptainer and not compute_port"
+    check "pytest: functions in real images by the Compute SDK" \
+        pytest -q --durations=6 -m "apptainer and compute_port"
     check "pytest: batch jobs of a real Slurm" pytest -q --durations=6 -m slurm
 fi
 summary

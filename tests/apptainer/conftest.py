@@ -137,7 +137,10 @@ def start_globus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
         site_file.write_text(json.dumps(profile))
         tools = Path(profile["tools"]) if profile.get("tools") else None
         globus = LocalGlobus(home, folder / "containers", folder, False, tools)
-        answer = globus.cli("local", "start", "--site", str(site_file), "--json", timeout=60)
+        # of several processes of tests none takes the one port, so that none depends on being first
+        options = ["--no-compute-port"] if "PYTEST_XDIST_WORKER" in os.environ else []
+        words = ("local", "start", "--site", str(site_file), "--json", *options)
+        answer = globus.cli(*words, timeout=60)
         assert answer.code == 0, answer.errors
         started.append(globus)
         globus.has_compute_port = bool(answer.document.get("compute_url"))

@@ -36,6 +36,7 @@ def flavoured(globus: LocalGlobus, name: str) -> dict[str, Any]:
     return globus.built({**spec, "environment": {"FLAVOUR": name}})
 
 
+@pytest.mark.compute_port
 def test_one_executor_uses_two_images(globus: LocalGlobus, tmp_path: Path) -> None:
     if not globus.has_compute_port:
         pytest.skip("port 5000, the only one that the Compute SDK knows, is taken on this machine")

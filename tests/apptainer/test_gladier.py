@@ -18,7 +18,7 @@ from tests.clients.environments import environment_with
 
 from .conftest import REPOSITORY, LocalGlobus
 
-pytestmark = pytest.mark.clients
+pytestmark = [pytest.mark.clients, pytest.mark.compute_port]
 
 PROGRAM = Path(__file__).parent / "gladier_program.py"
 # What our package needs beside Gladier's own; as here, so that one environment is made once.

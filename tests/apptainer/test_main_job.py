@@ -105,6 +105,7 @@ def _needs_compute_port(globus: LocalGlobus) -> None:
         )
 
 
+@pytest.mark.compute_port
 def test_a_command_runs_in_the_image_through_globus_compute(
     globus: LocalGlobus, pandas_container: dict[str, Any]
 ) -> None:
@@ -122,6 +123,7 @@ def test_a_command_runs_in_the_image_through_globus_compute(
     assert "no" in failing.errors
 
 
+@pytest.mark.compute_port
 def test_the_older_tools_readme_program_runs(
     globus: LocalGlobus, pandas_container: dict[str, Any]
 ) -> None:
