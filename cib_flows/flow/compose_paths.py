@@ -13,6 +13,7 @@ from cib_flows.errors import UsageError
 from . import expressions, paths
 from .language import OPERATORS, PRIVATE_PARAMETERS
 from .paths import CONTEXT
+from .scopes import ScopedVisitor
 
 __all__ = ["Places", "State", "rewritten", "shown_path"]
 
@@ -166,19 +167,19 @@ def _begin(node: ast.expr) -> tuple[int, int]:
     return node.lineno, node.col_offset
 
 
-class _Finder(ast.NodeVisitor):
+class _Finder(ScopedVisitor):
     """Finds the names and the asked paths of an expression, each with what to write instead."""
 
     def __init__(self, expression: str, places: Places) -> None:
         self._expression = expression
         self._places = places
-        self._bound: list[set[str]] = []
+        super().__init__()
         self.changes: list[tuple[ast.expr, str]] = []
 
     def visit_Name(self, node: ast.Name) -> None:
         stands_in = re.fullmatch(expressions.PATH_NAME.format(r"\d+"), node.id)
         known = node.id in WORDS or node.id == CONTEXT or stands_in
-        if not known and not any(node.id in names for names in self._bound):
+        if not known and not self.is_bound(node.id):
             self.changes.append((node, _chain(self._places.of(node.id))))
 
     def visit_Call(self, node: ast.Call) -> None:
@@ -206,31 +207,6 @@ class _Finder(ast.NodeVisitor):
     def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
         # Where its parts stand cannot be told in every Python.
         raise UsageError(f"The expression {self._expression!r} cannot be inserted.")
-
-    def visit_ListComp(self, node: ast.ListComp) -> None:
-        self._comprehension(node, node.generators)
-
-    def visit_DictComp(self, node: ast.DictComp) -> None:
-        self._comprehension(node, node.generators)
-
-    def visit_GeneratorExp(self, node: ast.GeneratorExp) -> None:
-        self._comprehension(node, node.generators)
-
-    def _comprehension(self, node: ast.expr, generators: list[ast.comprehension]) -> None:
-        bound: set[str] = set()
-        self._bound.append(bound)
-        for generator in generators:
-            # What is gone through is looked up before its items have a name.
-            self.visit(generator.iter)
-            bound.update(
-                target.id for target in ast.walk(generator.target) if isinstance(target, ast.Name)
-            )
-            for condition in generator.ifs:
-                self.visit(condition)
-        for child in ast.iter_child_nodes(node):
-            if not isinstance(child, ast.comprehension):
-                self.visit(child)
-        self._bound.pop()
 
 
 def _chain(steps: tuple[str, ...]) -> str:

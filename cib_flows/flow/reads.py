@@ -11,6 +11,7 @@ from . import expressions, paths
 from .language import PRIVATE_PARAMETERS
 from .paths import CONTEXT, Step
 from .problems import Place
+from .scopes import ScopedVisitor
 
 __all__ = ["ExpressionRead", "Read", "expression_reads", "state_reads", "unknown_names"]
 
@@ -108,12 +109,12 @@ def unknown_names(expression: Any) -> list[tuple[str, str]]:
     return found
 
 
-class _Reader(ast.NodeVisitor):
+class _Reader(ScopedVisitor):
     def __init__(self, found: tuple[str, ...]) -> None:
         self._paths = {
             expressions.PATH_NAME.format(number): path for number, path in enumerate(found)
         }
-        self._bound: list[set[str]] = []
+        super().__init__()
         self.reads: list[ExpressionRead] = []
 
     def visit_Name(self, node: ast.Name) -> None:
@@ -162,31 +163,6 @@ class _Reader(ast.NodeVisitor):
             if steps[:1] != (CONTEXT,):
                 self.reads.append(ExpressionRead(steps, text, True))
 
-    def visit_ListComp(self, node: ast.ListComp) -> None:
-        self._comprehension(node, node.generators)
-
-    def visit_DictComp(self, node: ast.DictComp) -> None:
-        self._comprehension(node, node.generators)
-
-    def visit_GeneratorExp(self, node: ast.GeneratorExp) -> None:
-        self._comprehension(node, node.generators)
-
-    def _comprehension(self, node: ast.expr, generators: list[ast.comprehension]) -> None:
-        bound = {
-            target.id
-            for generator in generators
-            for target in ast.walk(generator.target)
-            if isinstance(target, ast.Name)
-        }
-        self._bound.append(bound)
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.comprehension):
-                for part in (child.iter, *child.ifs):
-                    self.visit(part)
-            else:
-                self.visit(child)
-        self._bound.pop()
-
     def _read(self, node: ast.expr) -> bool:
         """Note the path that a chain of names and indices is; False when it begins with none."""
         steps: list[Step] = []
@@ -200,7 +176,7 @@ class _Reader(ast.NodeVisitor):
             node = node.value
         if not isinstance(node, ast.Name):
             return False
-        if any(node.id in bound for bound in self._bound) or node.id in _WORDS:
+        if self.is_bound(node.id) or node.id in _WORDS:
             return True
         if node.id in self._paths:
             path = self._paths[node.id]
