@@ -37,20 +37,20 @@ def test_an_image_brought_from_elsewhere_is_registered_and_has_the_same_id(
     globus: LocalGlobus,
 ) -> None:
     made = globus.built({**PLAIN, "name": "origin", "environment": {"HERE": "there"}})
-    copy, record = globus.root / "brought.sif", globus.root / "brought.json"
+    copy, record = globus.root / "from-elsewhere.sif", globus.root / "from-elsewhere.json"
     shutil.copyfile(made["path"], copy)
     shutil.copyfile(made["path"].removesuffix(".sif") + ".json", record)
     sha256 = hashlib.sha256(copy.read_bytes()).hexdigest()
     answer = globus.cli(
-        "containers", "register", str(copy), "brought:v1", "--sha256", sha256, "--json"
+        "containers", "register", str(copy), "from-elsewhere:v1", "--sha256", sha256, "--json"
     )
     assert answer.code == 0, answer.errors
     assert answer.document["container_id"] == made["container_id"]
     assert answer.document["path"] != made["path"]
     assert not copy.exists()
-    shown = globus.cli("containers", "show", "brought:v1", "--json").document["record"]
+    shown = globus.cli("containers", "show", "from-elsewhere:v1", "--json").document["record"]
     assert shown["origin"]["container_id"] == made["container_id"]
-    listed = globus.cli("containers", "list", "--name", "brought", "--json").document
+    listed = globus.cli("containers", "list", "--name", "from-elsewhere", "--json").document
     assert [row["tags"] for row in listed["containers"]] == [["v1"]]
 
 

@@ -197,7 +197,7 @@ def test_a_flow_that_builds_and_publishes(client: Globus, globus: LocalGlobus) -
         output="$.published",
     )
     flow = client.flows.create_flow("Both", both.definition, both.input_schema)["id"]
-    done = ended(client, flow, {"container_spec": {**PLAIN, "name": "brought"}})
+    done = ended(client, flow, {"container_spec": {**PLAIN, "name": "in-both-flows"}})
     assert done["status"] == "SUCCEEDED", done["details"]
     output = done["details"]["output"]
     (delivery,) = output["published"]["destinations"]
