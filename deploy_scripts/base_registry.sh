@@ -107,7 +107,8 @@ YAML
     printf '%s\n' "$!" >"$folder/pid"
     for ((attempt = 0; attempt < 100; attempt++)); do
         if registry_runs; then return 0; fi
-        registry_process >/dev/null || break
+        # not registry_process: a moment ago it was still this shell, by name
+        kill -0 "$(<"$folder/pid")" 2>/dev/null || break
         sleep 0.1
     done
     tail -n 5 "$folder/log"
