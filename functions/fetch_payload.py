@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import http.client
 import os
 import shutil
-import time
-import urllib.error
 from typing import Any
 
 from ._shared.archives import refuse_odd_files, unpack
 from ._shared.catalogue import Catalogue
-from ._shared.files import CHUNK_BYTES, remove_tree, sha256_file, sha256_text, tree_digest
+from ._shared.downloads import Arrival
+from ._shared.files import remove_tree, sha256_file, sha256_text, tree_digest
 from ._shared.git import checkout
 from ._shared.identity import build_digest
-from ._shared.network import open_url
+from ._shared.network import check_host, open_url
 from ._shared.payload_asks import payload_asks
 from ._shared.results import StepFailed, run_step, shorten
 from ._shared.run_folder import RunFolder
 from ._shared.site import load_site
 from ._shared.spec_words import without_secrets
 from ._shared.working import working
-
-DOWNLOAD_LIMIT_S = 12 * 3600
 
 
 def fetch_payload(run_id: str, recipe_sha256: str) -> dict[str, Any]:
@@ -78,62 +73,34 @@ def _fetch_into(folder: RunFolder, site: dict[str, Any], plan: dict[str, Any]) -
 def _from_https(payload: dict[str, Any], site: dict[str, Any], folder: RunFolder) -> None:
     """Download to a file beside the payload folder, then unpack it or move it in."""
     url = payload["url"]
-    shown = shorten(without_secrets(url), 120)
+    # a name that does not exist is not asked for again and again
+    check_host(url, site, "payload_refused", "The payload")
     aside = os.path.join(folder.work, "download")
-    digest = hashlib.sha256()
-    limit = site["payload_limit_bytes"]
-    try:
-        answer = open_url(url, site, "payload_refused", "The payload")
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise StepFailed(
+    remove_tree(aside)
+    arrival = Arrival(
+        aside,
+        "The payload",
+        site["payload_limit_bytes"],
+        missing=(
             "payload_not_found",
-            f"The payload {shown} cannot be fetched: the server answered {error.code}.",
             "Check 'payload.url'; it must be readable without a password.",
-        ) from None
-    received = 0
-    expected = answer.headers.get("Content-Length")  # type: ignore[attr-defined]
-    end = time.monotonic() + DOWNLOAD_LIMIT_S
-    with answer, open(aside, "wb") as target:
-        while chunk := _read_some(answer, shown, received):
-            received += len(chunk)
-            if received > limit:
-                raise StepFailed(
-                    "payload_refused",
-                    f"The payload is larger than the site's limit of {limit} bytes.",
-                )
-            if time.monotonic() > end:
-                raise StepFailed(
-                    "time_limit",
-                    f"The payload did not arrive within {DOWNLOAD_LIMIT_S} seconds: {shown}.",
-                    "Take a faster server, or bring it by Globus Transfer with 'payload_collection'.",
-                )
-            digest.update(chunk)
-            target.write(chunk)
-            folder.raise_if_aborted()
-    if expected and expected.isdigit() and int(expected) != received:
-        raise StepFailed(
-            "network",
-            f"The payload {shown} broke off after {received} of {expected} bytes.",
-            "Start the run again.",
-        )
-    _take_file(
-        aside, os.path.basename(url.split("?")[0]), digest.hexdigest(), payload, site, folder
+        ),
+        again="Start the run again, take a faster server, or bring it by Globus Transfer with "
+        "'payload_collection'.",
+        on_data=folder.raise_if_aborted,
     )
-
-
-def _read_some(answer: Any, shown: str, received: int) -> bytes:
-    """What has arrived, at least a byte until the end: an abort need not wait for a slow server."""
+    handle = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        chunk: bytes = answer.read1(CHUNK_BYTES)
-    except (OSError, http.client.HTTPException) as error:
-        raise StepFailed(
-            "network",
-            f"The payload {shown} broke off after {received} bytes: "
-            f"{shorten(str(error) or type(error).__name__, 120)}.",
-            "Start the run again.",
-        ) from None
-    return chunk
+        digest = arrival.receive(
+            handle,
+            lambda headers: open_url(url, site, "payload_refused", "The payload", headers),
+            without_secrets(url),
+            payload["sha256"],
+        )
+    finally:
+        os.close(handle)
+    remove_tree(arrival.said)
+    _take_file(aside, os.path.basename(url.split("?")[0]), digest, payload, site, folder)
 
 
 def _from_staging(payload: dict[str, Any], site: dict[str, Any], folder: RunFolder) -> None:

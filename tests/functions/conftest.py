@@ -16,9 +16,11 @@ from typing import Any
 
 import pytest
 
+from cib_flows.functions._shared import downloads
 from cib_flows.functions._shared.site import load_site
 from cib_flows.functions.build_image import build_image
 from cib_flows.functions.render_recipe import render_recipe
+from tests.functions.unsteady import Unsteady, serve_unsteady
 
 Answer = tuple[int, dict[str, str], bytes]
 BASE_DIGEST = "sha256:" + "a" * 64
@@ -303,3 +305,12 @@ def built(start: Callable[..., Run], apptainer: Apptainer) -> Callable[..., tupl
         return run, str(result["sif_sha256"])
 
     return make
+
+
+@pytest.fixture
+def unsteady(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Unsteady]:
+    """A server that the site's profile lists, and pauses that take no time."""
+    monkeypatch.setattr(downloads, "ATTEMPT_PAUSE_S", 0.0)
+    for made in serve_unsteady():
+        site.set(payload_hosts=[made.host])
+        yield made

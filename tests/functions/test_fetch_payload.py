@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from cib_flows.functions._shared import downloads
 from cib_flows.functions.build_image import build_image
 from cib_flows.functions.fetch_payload import fetch_payload
 from cib_flows.functions.render_recipe import render_recipe
@@ -120,8 +121,9 @@ def test_a_wrong_checksum_is_refused_and_nothing_unpacked(start: Start, web: Ser
     ids=["plain", "chunked"],
 )
 def test_a_download_that_breaks_off_is_a_network_failure(
-    start: Start, web: Server, headers: dict[str, str]
+    start: Start, web: Server, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(downloads, "ATTEMPT_PAUSE_S", 0.0)
     body = b"5000\r\n" + b"x" * 100 if "Transfer-Encoding" in headers else b"x" * 100
     web.answer = lambda *_: (200, headers, body)
     message = refused(start(payload={"url": f"{web.url}/x"}), "network")
