@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cib_flows.cli.deploy import EndpointId
 from cib_flows.cli.live import follow
-from cib_flows.cli.options import Common, common_options
-from cib_flows.cli.output import describe_container, describe_failure, note, print_json
+from cib_flows.cli.options import Common, build_options, common_options
+from cib_flows.cli.output import (
+    INTERRUPTED,
+    describe_container,
+    describe_failure,
+    note,
+    print_json,
+)
 from cib_flows.cli.publish import show_deliveries
 from cib_flows.cli.specs import read_spec
 
@@ -19,8 +24,6 @@ if TYPE_CHECKING:
     from cib_flows.runs import BuildRun
 
 __all__ = ["build", "see_to_the_end"]
-
-INTERRUPTED = 130
 
 
 @click.command(short_help="Build a container and wait for it.")
@@ -31,10 +34,7 @@ INTERRUPTED = 130
     help="Build exactly what a lock lists instead: a container, or a file that "
     "'containers lock' printed. The image gets its tag with '-locked' behind it.",
 )
-@click.option("--label", help="What lists of runs show; by default name:tag.")
-@click.option("--force", is_flag=True, help="Build even if an identical image exists.")
-@click.option("--build-endpoint", type=EndpointId(), help="Endpoint that builds.")
-@click.option("--run-endpoint", type=EndpointId(), help="Endpoint that will run functions.")
+@build_options
 @common_options
 def build(
     common: Common,
@@ -80,12 +80,17 @@ def see_to_the_end(run: BuildRun, common: Common, title: str) -> None:
     try:
         last = follow(run.watch(), title, quiet=common.json)
     except KeyboardInterrupt:
-        note("")
-        note(
+        sentence = (
             f"The run {run.run_id} goes on. Come back to it with "
             f"'cib-flows wait{common.as_words} {run.run_id}', end it with "
             f"'cib-flows cancel{common.as_words} {run.run_id}'."
         )
+        note("")
+        note(sentence)
+        if common.json:
+            print_json(
+                {"ok": False, "run_id": run.run_id, "error": {"message": sentence, "hint": None}}
+            )
         sys.exit(INTERRUPTED)
     if isinstance(run, PublishRun) and last.status != "INACTIVE":
         show_deliveries(run, common, last.status)

@@ -8,22 +8,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from cib_flows.cli.deploy import EndpointId
-from cib_flows.cli.options import Common, common_options
+from cib_flows.cli.options import (
+    Common,
+    catalogue_option,
+    common_options,
+    move_option,
+    run_endpoint_option,
+)
 from cib_flows.cli.output import human_size, note, print_json
 
 if TYPE_CHECKING:
     from cib_flows.catalogue import Catalogue
 
-__all__ = ["VERBS", "endpoint_option"]
+__all__ = ["VERBS"]
 
-endpoint_option = click.option(
-    "--build-endpoint", type=EndpointId(), help="Whose catalogue; by default the deployment's."
-)
 reference_argument = click.argument("reference", metavar="CONTAINER")
-move_option = click.option(
-    "--move", is_flag=True, help="Take the name from another container that has it."
-)
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -64,8 +63,7 @@ def _comes_as(sha256_help: str) -> Callable[[_Command], _Command]:
 
     def decorate(command: _Command) -> _Command:
         command = move_option(command)
-        where = click.option("--run-endpoint", type=EndpointId(), help="Where its functions run.")
-        return click.option("--sha256", help=sha256_help)(where(command))
+        return click.option("--sha256", help=sha256_help)(run_endpoint_option(command))
 
     return decorate
 
@@ -86,7 +84,7 @@ def _tell(common: Common, answer: dict[str, Any], sentence: str) -> None:
 @reference_argument
 @click.argument("name_tag", metavar="NAME:TAG")
 @move_option
-@endpoint_option
+@catalogue_option
 @common_options
 def tag(
     common: Common, reference: str, name_tag: str, move: bool, build_endpoint: str | None
@@ -99,7 +97,7 @@ def tag(
 
 @click.command(short_help="Take a name away.")
 @click.argument("name_tag", metavar="NAME:TAG")
-@endpoint_option
+@catalogue_option
 @common_options
 def untag(common: Common, name_tag: str, build_endpoint: str | None) -> None:
     """Take NAME:TAG away; its container stays until gc lets it go."""
@@ -110,7 +108,7 @@ def untag(common: Common, name_tag: str, build_endpoint: str | None) -> None:
 @click.command(short_help="Keep a container whatever its age.")
 @reference_argument
 @click.option("--why", default="", help="A reason, for whoever wonders later.")
-@endpoint_option
+@catalogue_option
 @common_options
 def pin(common: Common, reference: str, why: str, build_endpoint: str | None) -> None:
     """Keep CONTAINER whatever its age and the space it takes, until it is unpinned."""
@@ -120,7 +118,7 @@ def pin(common: Common, reference: str, why: str, build_endpoint: str | None) ->
 
 @click.command(short_help="End a pin.")
 @reference_argument
-@endpoint_option
+@catalogue_option
 @common_options
 def unpin(common: Common, reference: str, build_endpoint: str | None) -> None:
     """Let gc decide about CONTAINER again."""
@@ -132,7 +130,7 @@ def unpin(common: Common, reference: str, build_endpoint: str | None) -> None:
 @click.argument("path", metavar="PATH")
 @click.argument("name_tag", metavar="NAME:TAG")
 @_comes_as("What the file must have.")
-@endpoint_option
+@catalogue_option
 @common_options
 def register(
     common: Common,
@@ -157,7 +155,7 @@ def register(
 @click.command(short_help="Prove a container again.")
 @reference_argument
 @click.option("--only-trust", is_flag=True, help="Check bytes, signatures and policy; run nothing.")
-@endpoint_option
+@catalogue_option
 @common_options
 def verify(common: Common, reference: str, only_trust: bool, build_endpoint: str | None) -> None:
     """Prove that CONTAINER is unchanged, that the site's policy allows it, and that what it was
@@ -173,7 +171,7 @@ def verify(common: Common, reference: str, only_trust: bool, build_endpoint: str
 @click.command(short_help="Push an image to a registry.")
 @reference_argument
 @click.argument("artifact", metavar="oras://HOST/NAME:TAG")
-@endpoint_option
+@catalogue_option
 @common_options
 def push(common: Common, reference: str, artifact: str, build_endpoint: str | None) -> None:
     """Push the image of CONTAINER to a registry, with the endpoint's own login there."""
@@ -185,7 +183,7 @@ def push(common: Common, reference: str, artifact: str, build_endpoint: str | No
 @click.argument("artifact", metavar="ADDRESS")
 @click.argument("name_tag", metavar="NAME:TAG")
 @_comes_as("What the image must have; needed for https.")
-@endpoint_option
+@catalogue_option
 @common_options
 def pull(
     common: Common,
@@ -210,7 +208,7 @@ def pull(
 @click.command(short_help="Remove a container.")
 @reference_argument
 @click.option("--force", is_flag=True, help="Take its tags and pin away as well.")
-@endpoint_option
+@catalogue_option
 @common_options
 def remove(common: Common, reference: str, force: bool, build_endpoint: str | None) -> None:
     """Move CONTAINER to the endpoint's trash, which gc empties later.
@@ -225,7 +223,7 @@ def remove(common: Common, reference: str, force: bool, build_endpoint: str | No
 @click.command(short_help="Show what happened to a name.")
 @click.argument("name", metavar="NAME")
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
-@endpoint_option
+@catalogue_option
 @common_options
 def history(common: Common, name: str, limit: int, build_endpoint: str | None) -> None:
     """Show when containers called NAME were registered, tagged, verified and removed."""
@@ -248,7 +246,7 @@ def history(common: Common, name: str, limit: int, build_endpoint: str | None) -
 @click.option("--runs-age", type=TIME, help="Of folders of runs that have ended.")
 @click.option("--cache-size", type=SIZE, help="Empty the build engine's cache when it is larger.")
 @click.option("--empty-trash", is_flag=True, help="Delete what was removed before, at once.")
-@endpoint_option
+@catalogue_option
 @common_options
 def gc(
     common: Common,
@@ -303,7 +301,7 @@ def gc(
 
 
 @click.command(short_help="Make index and lost records anew.")
-@endpoint_option
+@catalogue_option
 @common_options
 def reindex(common: Common, build_endpoint: str | None) -> None:
     """Make the index, and records, tags and pointers that are lost, anew from the images."""

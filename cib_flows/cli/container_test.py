@@ -8,8 +8,7 @@ from pathlib import Path
 
 import click
 
-from cib_flows.cli.catalogue import endpoint_option
-from cib_flows.cli.options import Common, common_options
+from cib_flows.cli.options import Common, catalogue_option, common_options
 from cib_flows.cli.output import note, print_json
 
 __all__ = ["container_test"]
@@ -31,7 +30,7 @@ STANDARD_ERROR = 2
     help="An endpoint's own user_config_template.yaml.j2, instead of --site.",
 )
 @click.option("--gpu", type=click.Choice(["nvidia", "amd"]), help="As a task's 'gpu' option.")
-@endpoint_option
+@catalogue_option
 @common_options
 def container_test(
     common: Common,

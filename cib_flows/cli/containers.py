@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from cib_flows.cli.catalogue import VERBS, endpoint_option
+from cib_flows.cli.catalogue import VERBS
 from cib_flows.cli.container_test import container_test
 from cib_flows.cli.discovery import publish_search, search, withdraw_search
 from cib_flows.cli.locks import diff, lock
-from cib_flows.cli.options import Common, common_options
+from cib_flows.cli.options import Common, catalogue_option, common_options, launch_options
 from cib_flows.cli.output import describe_container, human_size, note, print_json
 from cib_flows.cli.publish import download, publish
 
@@ -62,7 +62,7 @@ for verb in (
 @click.option("--base", help="Only those whose base image holds this text.")
 @click.option("--package", help="Only those asked to have it: numpy, or numpy==2.1.0.")
 @click.option("--sort", type=click.Choice(["created", "name", "size"]), help="By default created.")
-@endpoint_option
+@catalogue_option
 @common_options
 def list_(
     common: Common,
@@ -100,7 +100,7 @@ def list_(
 
 @containers.command(short_help="Show one container.")
 @click.argument("reference", metavar="CONTAINER")
-@endpoint_option
+@catalogue_option
 @common_options
 def show(common: Common, reference: str, build_endpoint: str | None) -> None:
     """Show where CONTAINER lies and how to use it; with --json its whole record."""
@@ -121,10 +121,8 @@ def show(common: Common, reference: str, build_endpoint: str | None) -> None:
 @click.argument("reference", metavar="CONTAINER")
 @click.argument("script", type=click.File("r", encoding="utf-8"))
 @click.argument("argv", metavar="ARGS…", nargs=-1, type=click.UNPROCESSED)
-@click.option("--timeout", type=click.FloatRange(min=0), help="Limit for the script, in seconds.")
-@click.option("--gpu", type=click.Choice(["nvidia", "amd"]), help="Bind the node's GPU driver.")
-@click.option("--ranks", type=click.IntRange(min=1), help="Copies for the MPI launcher to start.")
-@endpoint_option
+@launch_options
+@catalogue_option
 @common_options
 def run(
     common: Common,
@@ -160,10 +158,8 @@ def run(
 )
 @click.argument("reference", metavar="CONTAINER")
 @click.argument("argv", metavar="CMD…", nargs=-1, required=True, type=click.UNPROCESSED)
-@click.option("--timeout", type=click.FloatRange(min=0), help="Limit for the command, in seconds.")
-@click.option("--gpu", type=click.Choice(["nvidia", "amd"]), help="Bind the node's GPU driver.")
-@click.option("--ranks", type=click.IntRange(min=1), help="Copies for the MPI launcher to start.")
-@endpoint_option
+@launch_options
+@catalogue_option
 @common_options
 def exec_(
     common: Common,

@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import sys
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from cib_flows.cli.options import Common, common_options
+from cib_flows.cli.options import COLLECTION, ENDPOINT, Common, common_options
 from cib_flows.cli.output import note, print_json
 from cib_flows.flow_source import FLOWS
 
 if TYPE_CHECKING:
     from cib_flows.profiles import Globus
 
-__all__ = ["EndpointId", "deploy"]
-
-
-class EndpointId(click.ParamType):
-    """A Globus Compute endpoint's UUID."""
-
-    name = "UUID"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        try:
-            return str(uuid.UUID(str(value)))
-        except ValueError:
-            self.fail(f"{value!r} is not an endpoint's UUID.", param, ctx)
+__all__ = ["deploy"]
 
 
 ROLE_OPTIONS = {
@@ -41,8 +29,8 @@ PRINCIPAL = "PRINCIPAL"
 
 
 @click.command(short_help="Register the functions and create or update the flow.")
-@click.option("--build-endpoint", type=EndpointId(), help="Endpoint that builds by default.")
-@click.option("--run-endpoint", type=EndpointId(), help="Endpoint that runs functions by default.")
+@click.option("--build-endpoint", type=ENDPOINT, help="Endpoint that builds by default.")
+@click.option("--run-endpoint", type=ENDPOINT, help="Endpoint that runs functions by default.")
 @click.option(
     "--flow",
     "flows",
@@ -62,7 +50,7 @@ PRINCIPAL = "PRINCIPAL"
 @click.option(
     "--data-access",
     multiple=True,
-    type=EndpointId(),
+    type=COLLECTION,
     help="Mapped collection for whose data_access consent runs ask. Repeat for several.",
 )
 @click.option(

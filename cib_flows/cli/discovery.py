@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cib_flows.cli.catalogue import endpoint_option
-from cib_flows.cli.options import Common, common_options
+from cib_flows.cli.options import Common, catalogue_option, common_options
 from cib_flows.cli.output import note, print_json
 
 __all__ = ["publish_search", "search", "withdraw_search"]
@@ -20,7 +19,7 @@ __all__ = ["publish_search", "search", "withdraw_search"]
     required=True,
     help="public, all_authenticated_users, or an identity's or group's URN; may be repeated.",
 )
-@endpoint_option
+@catalogue_option
 @common_options
 def publish_search(
     common: Common,
@@ -50,7 +49,7 @@ def publish_search(
 @click.command("withdraw-search", short_help="Take containers out of a search index.")
 @click.argument("index", metavar="INDEX")
 @click.argument("references", metavar="CONTAINER…", nargs=-1, required=True)
-@endpoint_option
+@catalogue_option
 @common_options
 def withdraw_search(
     common: Common, index: str, references: tuple[str, ...], build_endpoint: str | None

@@ -6,8 +6,7 @@ import sys
 
 import click
 
-from cib_flows.cli.deploy import EndpointId
-from cib_flows.cli.options import Common, common_options
+from cib_flows.cli.options import ENDPOINT, Common, common_options
 from cib_flows.cli.output import note, print_json
 
 __all__ = ["doctor"]
@@ -16,7 +15,7 @@ COLOURS = {"green": "green", "yellow": "yellow", "red": "red"}
 
 
 @click.command(short_help="Check that images can be built and run.")
-@click.option("--endpoint", type=EndpointId(), help="Which endpoint; by default the deployment's.")
+@click.option("--endpoint", type=ENDPOINT, help="Which endpoint; by default the deployment's.")
 @click.option(
     "--wait",
     "wait_s",

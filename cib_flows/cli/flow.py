@@ -4,11 +4,12 @@ one."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from cib_flows.cli.flow_compose import compose
+from cib_flows.cli.options import json_option
 from cib_flows.cli.output import note, print_json
 from cib_flows.errors import UsageError
 
@@ -53,7 +54,7 @@ def _list_codes(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -
     expose_value=False,
     help="Print every code with its meaning.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 @click.pass_context
 def lint(
     ctx: click.Context,
@@ -71,19 +72,12 @@ def lint(
     """
     from cib_flows.flow import lint as check
 
-    _answer_in_json(ctx, as_json)
     report = check(path, schema, ignore)
     if as_json:
         print_json(report.document())
     else:
         _print_report(report)
     ctx.exit(1 if report.errors or (strict and report.warnings) else 0)
-
-
-def _answer_in_json(ctx: click.Context, as_json: bool) -> None:
-    root: Any = ctx.find_root().obj
-    if isinstance(root, dict):
-        root["json"] = as_json
 
 
 def _print_report(report: Report) -> None:
@@ -120,7 +114,8 @@ FORMATS = {".svg": "svg", ".mmd": "mermaid", ".mermaid": "mermaid", ".dot": "dot
 @click.option(
     "-o", "--output", metavar="OUT", type=click.Path(dir_okay=False), help="Write to this file."
 )
-def graph(path: str, form: str | None, output: str | None) -> None:
+@json_option
+def graph(path: str, form: str | None, output: str | None, as_json: bool) -> None:
     """Draw the states of the definition in FILE and the ways between them.
 
     Ways after an error are dashed; what ends in failure is red.
@@ -135,12 +130,19 @@ def graph(path: str, form: str | None, output: str | None) -> None:
                 f"The name of {output} does not say what to draw; give --format, or a name that"
                 f" ends with {', '.join(FORMATS)}."
             )
-    text = draw(path, form or "svg")
+    form = form or "svg"
+    text = draw(path, form)
     if output is None:
-        click.echo(text, nl=False)
+        if as_json:
+            print_json({"ok": True, "format": form, "drawing": text})
+        else:
+            click.echo(text, nl=False)
         return
     try:
         write_whole(Path(output), text)
     except OSError as error:
         raise UsageError(f"{output} cannot be written: {error.strerror or error}.") from None
-    note(f"Drawn to {output}.")
+    if as_json:
+        print_json({"ok": True, "format": form, "output": output})
+    else:
+        note(f"Drawn to {output}.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from cib_flows.cli.options import home_option, json_option
 from cib_flows.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,33 +27,9 @@ NO_COMPUTE_PORT = (
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def _note_json(ctx: click.Context, _: click.Parameter, as_json: bool) -> bool:
-    """Let the top of the command line know how errors are to be shown."""
-    root = ctx.find_root()
-    if isinstance(root.obj, dict):
-        root.obj["json"] = as_json
-    return as_json
-
-
 def _common(command: Command) -> Command:
     """The options of every command here."""
-    for option in (
-        click.option(
-            "--json",
-            "as_json",
-            is_flag=True,
-            callback=_note_json,
-            help="Print one JSON document.",
-        ),
-        click.option(
-            "--home",
-            "home_path",
-            metavar="DIR",
-            help="The home to use  [default: $CIB_FLOWS_HOME or ~/.cib-flows/local].",
-        ),
-    ):
-        command = option(command)
-    return command
+    return json_option(home_option(command))
 
 
 def _home(path: str | None) -> Home:
@@ -98,12 +75,12 @@ def _text(document: Mapping[str, Any], headline: str) -> str:
     return "\n".join(lines)
 
 
-@click.group()
+@click.group(short_help="Run Globus on this machine.")
 def local() -> None:
     """Run Globus on this machine: Flows, Compute, Transfer and Auth on loopback."""
 
 
-@local.command()
+@local.command(short_help="Start the local Globus in the background.")
 @_common
 @click.option(
     "--port", type=click.IntRange(1, 65535), help="Port of the services  [default: chosen]."
@@ -183,7 +160,7 @@ def _site(path: Path) -> dict[str, Any]:
     return site
 
 
-@local.command()
+@local.command(short_help="Stop the local Globus.")
 @_common
 def stop(home_path: str | None, as_json: bool) -> None:
     """Stop the local Globus; what it knows is kept."""
@@ -199,7 +176,7 @@ def stop(home_path: str | None, as_json: bool) -> None:
     )
 
 
-@local.command()
+@local.command(short_help="Say whether the local Globus runs.")
 @_common
 def status(home_path: str | None, as_json: bool) -> None:
     """Say whether the local Globus runs, and where. Exit code 1 when it does not."""
@@ -215,7 +192,7 @@ def status(home_path: str | None, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-@local.command()
+@local.command(short_help="Print what points the Globus clients at it.")
 @_common
 @click.option("--identity", metavar="NAME", help="Act as this identity  [default: the home's own].")
 def env(home_path: str | None, as_json: bool, identity: str | None) -> None:
@@ -230,12 +207,12 @@ def env(home_path: str | None, as_json: bool, identity: str | None) -> None:
     _say(as_json, environment, "\n".join(lines))
 
 
-@local.group()
+@local.group(short_help="Declare and list collections.")
 def collection() -> None:
     """Folders that the local Transfer service serves as collections."""
 
 
-@collection.command("add")
+@collection.command("add", short_help="Serve a folder as a collection.")
 @_common
 @click.argument("name")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
@@ -257,7 +234,7 @@ def add_collection(
     _say(as_json, added.document(), added.id)
 
 
-@collection.command("list")
+@collection.command("list", short_help="List the collections.")
 @_common
 def list_collections(home_path: str | None, as_json: bool) -> None:
     """List the collections of a home."""
@@ -270,12 +247,12 @@ def list_collections(home_path: str | None, as_json: bool) -> None:
     _say(as_json, {"collections": [item.document() for item in found]}, text)
 
 
-@local.group()
+@local.group(short_help="Declare, list and remove further endpoints.")
 def endpoint() -> None:
     """Further Compute endpoints on this machine, to try several sites with."""
 
 
-@endpoint.command("add")
+@endpoint.command("add", short_help="Declare a further endpoint.")
 @_common
 @click.argument("name")
 @click.option(
@@ -295,7 +272,7 @@ def add_endpoint(home_path: str | None, as_json: bool, name: str, site_path: Pat
     _say(as_json, vars(added), added.id)
 
 
-@endpoint.command("list")
+@endpoint.command("list", short_help="List the further endpoints.")
 @_common
 def list_endpoints(home_path: str | None, as_json: bool) -> None:
     """List the further endpoints of a home."""
@@ -308,7 +285,7 @@ def list_endpoints(home_path: str | None, as_json: bool) -> None:
     _say(as_json, {"endpoints": [vars(entry) for entry in found]}, text)
 
 
-@endpoint.command("remove")
+@endpoint.command("remove", short_help="Take a further endpoint off.")
 @_common
 @click.argument("name")
 def remove_endpoint(home_path: str | None, as_json: bool, name: str) -> None:
@@ -321,7 +298,7 @@ def remove_endpoint(home_path: str | None, as_json: bool, name: str) -> None:
     _say(as_json, vars(removed), f"{removed.name} is gone; its images stay in {removed.root}")
 
 
-@local.command()
+@local.command(short_help="Print a code for an application's login.")
 @_common
 @click.option(
     "--identity", metavar="NAME", help="Log in as this identity  [default: the home's own]."
@@ -345,12 +322,12 @@ def code(home_path: str | None, as_json: bool, identity: str | None) -> None:
     _say(as_json, {"code": printed, "username": known.username}, printed)
 
 
-@local.group()
+@local.group(short_help="Declare and list further identities.")
 def identity() -> None:
     """Identities beside the home's own, to try roles and permissions with."""
 
 
-@identity.command("add")
+@identity.command("add", short_help="Declare an identity.")
 @_common
 @click.argument("name")
 def add_identity(home_path: str | None, as_json: bool, name: str) -> None:
@@ -368,7 +345,7 @@ def add_identity(home_path: str | None, as_json: bool, name: str) -> None:
     _say(as_json, document, added.id)
 
 
-@identity.command("list")
+@identity.command("list", short_help="List the identities.")
 @_common
 def list_identities(home_path: str | None, as_json: bool) -> None:
     """List the identities of a home, its own first."""

@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from cib_flows.cli.catalogue import endpoint_option
-from cib_flows.cli.options import Common, common_options
+from cib_flows.cli.options import Common, catalogue_option, common_options
 from cib_flows.cli.output import human_size, note, print_json
 
 __all__ = ["diff", "lock"]
@@ -18,7 +17,7 @@ MAX_SHOWN = 40
 
 @click.command(short_help="Print what exactly a container holds.")
 @click.argument("reference", metavar="CONTAINER")
-@endpoint_option
+@catalogue_option
 @common_options
 def lock(common: Common, reference: str, build_endpoint: str | None) -> None:
     """Print the lock of CONTAINER: its base and every package with version and hash, as JSON.
@@ -40,7 +39,7 @@ def lock(common: Common, reference: str, build_endpoint: str | None) -> None:
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @click.option("--content", is_flag=True, help="Compare the files in both images too.")
-@endpoint_option
+@catalogue_option
 @common_options
 def diff(
     common: Common, first: str, second: str, content: bool, build_endpoint: str | None

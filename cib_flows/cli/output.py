@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cib_flows.failures import BuildFailure
 
 __all__ = [
+    "INTERRUPTED",
     "describe_container",
     "describe_failure",
     "human_duration",
@@ -22,6 +23,9 @@ __all__ = [
     "print_error",
     "print_json",
 ]
+
+# The exit code that shells give to a program which Ctrl-C ended.
+INTERRUPTED = 130
 
 
 def print_json(document: Any) -> None:

@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from cib_flows.cli.deploy import EndpointId
-from cib_flows.cli.options import Common, common_options
+from cib_flows.cli.options import (
+    COLLECTION,
+    ENDPOINT,
+    Common,
+    catalogue_option,
+    common_options,
+    move_option,
+)
 from cib_flows.cli.output import human_duration, human_size, note, print_json
 
 if TYPE_CHECKING:
@@ -23,15 +29,15 @@ __all__ = ["download", "publish", "show_deliveries"]
 @click.command(short_help="Bring a container to other sites, and register it there.")
 @click.argument("reference", metavar="CONTAINER")
 @click.option("--to", "names", multiple=True, metavar="SITE[,SITE]", help="Sites. Repeatable.")
-@click.option("--endpoint", type=EndpointId(), help="One more site: its endpoint.")
-@click.option("--collection", type=EndpointId(), help="Files may go to this collection only.")
+@click.option("--endpoint", type=ENDPOINT, help="One more site: its endpoint.")
+@click.option("--collection", type=COLLECTION, help="Files may go to this collection only.")
 @click.option("--path", help="And there only below this folder.")
 @click.option(
     "--sites", "sites_file", type=click.Path(path_type=Path), help="File that names sites."
 )
 @click.option("--as", "name_tag", default="", metavar="NAME:TAG", help="Name it so there.")
-@click.option("--move", is_flag=True, help="Take the name from another container that has it.")
-@click.option("--source-endpoint", type=EndpointId(), help="Whose catalogue has the container.")
+@move_option
+@click.option("--source-endpoint", type=ENDPOINT, help="Whose catalogue has the container.")
 @click.option("--no-wait", is_flag=True, help="Print the run's id and return at once.")
 @common_options
 def publish(
@@ -85,7 +91,7 @@ def publish(
 @click.argument("reference", metavar="CONTAINER")
 @click.argument("target", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--force", is_flag=True, help="Replace FILE where there is one.")
-@click.option("--build-endpoint", type=EndpointId(), help="Whose catalogue.")
+@catalogue_option
 @common_options
 def download(
     common: Common, reference: str, target: Path, force: bool, build_endpoint: str | None

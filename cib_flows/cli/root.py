@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import itertools
 import logging
+import os
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from cib_flows._version import __version__
-from cib_flows.cli.output import print_error
+from cib_flows.cli.output import INTERRUPTED, print_error, print_json
 from cib_flows.errors import CibFlowsError
 
 __all__ = ["main"]
@@ -34,8 +38,8 @@ COMMANDS = {
 
 
 class CommandGroup(click.Group):
-    """A group that imports a command when it is needed and turns this package's errors into exit
-    codes.
+    """A group that imports a command when it is needed, and sees to it that every error ends as one
+    sentence and an exit code, and as a document too where ``--json`` was given.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -49,12 +53,33 @@ class CommandGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # Read here and not by the commands: an error may come before a command knows its options.
+        ctx.meta["as_json"] = "--json" in itertools.takewhile(lambda word: word != "--", args)
+        with _told_as_document(ctx):
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _told_as_document(ctx):
+                return super().invoke(ctx)
         except CibFlowsError as error:
-            print_error(error, as_json=bool(ctx.obj.get("json")))
+            print_error(error, ctx.meta["as_json"])
             ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            print_error(CibFlowsError("Interrupted."), ctx.meta["as_json"])
+            ctx.exit(INTERRUPTED)
+
+
+@contextlib.contextmanager
+def _told_as_document(ctx: click.Context) -> Iterator[None]:
+    """With ``--json``, prints what click is about to say of wrong usage on standard error."""
+    try:
+        yield
+    except click.ClickException as error:
+        if ctx.meta["as_json"]:
+            print_json({"ok": False, "error": {"message": error.format_message(), "hint": None}})
+        raise
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -62,6 +87,7 @@ class CommandGroup(click.Group):
 @click.pass_context
 def main(ctx: click.Context) -> None:
     """Turn a container spec into a verified, registered Apptainer image by a Globus Flow."""
-    ctx.obj = {}
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False
     # What the SDK logs is said again, in our words, by the error that follows.
     logging.getLogger("globus_compute_sdk").addHandler(logging.NullHandler())

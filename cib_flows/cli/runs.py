@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from cib_flows.cli.build import see_to_the_end
-from cib_flows.cli.deploy import EndpointId
-from cib_flows.cli.options import Common, common_options, spec_argument
+from cib_flows.cli.options import Common, build_options, common_options, spec_argument
 from cib_flows.cli.output import note, print_json
 from cib_flows.cli.specs import read_spec
+from cib_flows.errors import UsageError
 
 __all__ = ["cancel", "logs", "resume", "start", "status", "wait"]
 
@@ -21,10 +21,7 @@ run_argument = click.argument("run_id", metavar="RUN")
 
 @click.command(short_help="Start a build and return at once.")
 @spec_argument
-@click.option("--label", help="What lists of runs show; by default name:tag.")
-@click.option("--force", is_flag=True, help="Build even if an identical image exists.")
-@click.option("--build-endpoint", type=EndpointId(), help="Endpoint that builds.")
-@click.option("--run-endpoint", type=EndpointId(), help="Endpoint that will run functions.")
+@build_options
 @common_options
 def start(
     common: Common,
@@ -143,8 +140,9 @@ def resume(common: Common, run_id: str) -> None:
     run = attach_run(common.connect(), run_id)
     now = run.status()
     if now.status != "INACTIVE":
-        note(f"Error: The run {run.run_id} is {now.status}; only an INACTIVE run can be resumed.")
-        sys.exit(2)
+        raise UsageError(
+            f"The run {run.run_id} is {now.status}; only an INACTIVE run can be resumed."
+        )
     run.resume()
     if common.json:
         print_json({"ok": True, "run_id": run.run_id})

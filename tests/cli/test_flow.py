@@ -82,6 +82,8 @@ def test_graph_is_written_whole_in_the_format_of_its_name(tmp_path: Path) -> Non
     assert out.read_text().rstrip().endswith("</svg>")
     assert run("graph", OLD_HABITS, "--format", "dot").stdout.startswith("digraph")
     assert run("graph", OLD_HABITS).stdout == out.read_text()
+    told = json.loads(run("graph", OLD_HABITS, "--json").stdout)
+    assert told == {"ok": True, "format": "svg", "drawing": out.read_text()}
 
 
 def test_graph_of_an_unknown_kind_ends_with_2(tmp_path: Path) -> None:

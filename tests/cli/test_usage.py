@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -47,12 +49,74 @@ def test_help_lists_every_command() -> None:
     assert all(f"  {name} " in shown for name in COMMANDS)
 
 
+def commands(group: click.Group = main, *path: str) -> Iterator[tuple[str, ...]]:
+    """The words of every command that is no group."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, *path, name)
+        else:
+            yield (*path, name)
+
+
+@pytest.mark.parametrize("words", list(commands()), ids=" ".join)
+def test_every_command_takes_the_common_options(words: tuple[str, ...]) -> None:
+    shown = CliRunner().invoke(main, [*words, "--help"]).output
+    wanted = {"--json", "--profile", "--home"}
+    if words[0] == "local":
+        wanted.remove("--profile")
+    if words in (("flow", "lint"), ("flow", "graph")):
+        wanted = {"--json"}
+    assert {option for option in wanted if option in shown} == wanted
+
+
+@pytest.mark.parametrize("words", list(commands()), ids=" ".join)
+def test_with_json_wrong_usage_is_a_document_too(words: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(main, [*words, "--json", "--no-such-option"])
+    told = json.loads(done.stdout)
+    assert done.exit_code in (1, 2)
+    assert told["ok"] is False
+    assert told["error"]["message"] in done.stderr
+
+
 @pytest.mark.parametrize(
-    "name", [name for name in COMMANDS if name not in ("containers", "flow", "local")]
+    "arguments", [["fly", "--json"], ["--fly", "--json"], ["containers", "fly", "--json"]]
 )
-def test_every_command_takes_the_common_options(name: str) -> None:
-    shown = CliRunner().invoke(main, [name, "--help"]).output
-    assert all(option in shown for option in ("--json", "--profile", "--home"))
+def test_with_json_a_command_that_is_none_is_a_document_too(arguments: list[str]) -> None:
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2
+    assert "fly" in json.loads(done.stdout)["error"]["message"]
+
+
+def test_a_word_behind_two_dashes_is_no_option() -> None:
+    done = CliRunner().invoke(main, ["containers", "exec", "pandas", "--", "list", "--json"])
+    assert (done.exit_code, done.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+def test_ctrl_c_ends_every_command_with_130(
+    as_json: list[str], spec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cib_flows.profiles.connect", interrupted)
+    done = CliRunner().invoke(main, ["start", spec, *as_json])
+    assert (done.exit_code, done.stderr) == (130, "Error: Interrupted.\n")
+    assert (json.loads(done.stdout)["ok"] is False) if as_json else (done.stdout == "")
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_no_color_is_obeyed(
+    no_color: str, coloured: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", no_color)
+    flow = tmp_path / "definition.json"
+    flow.write_text('{"StartAt": "A", "States": {"A": {"Type": "Pass"}}}')
+    # with color, the runner is a terminal
+    done = CliRunner().invoke(main, ["flow", "lint", str(flow)], color=True)
+    assert ("\x1b[" in done.stdout) is coloured
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,9 @@ def test_an_interrupted_build_goes_on_and_says_how_to_come_back(
     assert f"'cib-flows wait {RUN_ID}'" in done.stderr
     assert f"'cib-flows cancel {RUN_ID}'" in done.stderr
     assert not [call for call in deployed.calls if call.request.url.endswith("/cancel")]
+    told = json.loads(cib_flows("build", spec, "--json").stdout)
+    assert (told["ok"], told["run_id"]) == (False, RUN_ID)
+    assert "goes on" in told["error"]["message"]
 
 
 def test_a_build_that_waits_for_a_consent_exits_with_1_and_the_command_to_go_on(
