@@ -30,6 +30,7 @@ import yaml  # noqa: E402
 
 from benchmarks import build_report  # noqa: E402
 from cib_flows.cli import main as cli  # noqa: E402
+from cib_flows.flow.describe import rule_text  # noqa: E402
 from cib_flows.functions._shared import site  # noqa: E402
 from cib_flows.functions._shared.diagnostics import ROWS  # noqa: E402
 from cib_flows.functions._shared.results import ERROR_CODES  # noqa: E402
@@ -145,7 +146,8 @@ def flow_graph(flow: Path = FLOW) -> str:
         lines.append(f"    {name}{_shape(name, state)}")
     for name, state in states.items():
         for target, label in _edges(state):
-            arrow = f'-->|"{label}"|' if label else "-->"
+            words = label.replace('"', "#quot;").replace("<", "#lt;")
+            arrow = f'-->|"{words}"|' if words else "-->"
             lines.append(f"    {name} {arrow} {target}")
         lines += [f"    {name} -.-> {catcher['Next']}" for catcher in state.get("Catch", [])]
     failing = [name for name, state in states.items() if state["Type"] == "Fail"]
@@ -172,25 +174,11 @@ def _called(state: Json) -> str:
 
 def _edges(state: Json) -> Iterable[tuple[str, str]]:
     for rule in state.get("Choices", []):
-        yield rule["Next"], _condition(rule)
+        yield rule["Next"], rule_text({key: rule[key] for key in rule if key != "Next"})
     if "Default" in state:
-        yield state["Default"], "else"
+        yield state["Default"], "otherwise"
     if "Next" in state:
         yield state["Next"], ""
-
-
-def _condition(rule: Json) -> str:
-    if "Not" in rule:
-        return f"not {_condition(rule['Not'])}"
-    if "And" in rule:
-        # a rule that only guards the next one against a missing value says nothing to a reader
-        parts = [part for part in rule["And"] if "IsPresent" not in part] or rule["And"]
-        return " and ".join(_condition(part) for part in parts)
-    name = rule["Variable"].rsplit(".", 1)[-1]
-    operator, value = next((k, v) for k, v in rule.items() if k not in ("Variable", "Next"))
-    if isinstance(value, bool):
-        return str(name) if value else f"not {name}"
-    return f"{name} {'is' if operator.endswith('Equals') else operator} {value}"
 
 
 def flow_states(flow: Path = FLOW) -> str:
