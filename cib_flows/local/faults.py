@@ -29,10 +29,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cib_flows.errors import UsageError
+from cib_flows.local.refusals import refusal
 
 __all__ = ["Faults", "Unruly", "parse_faults"]
 
@@ -161,7 +162,7 @@ class Unruly:
                 return
             else:
                 await _read_all(receive)
-                await _refusal(fault)(scope, receive, send)
+                await _refusal(fault, scope["path"])(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -174,13 +175,12 @@ def _token(scope: Scope) -> bytes:
     return b""
 
 
-def _refusal(fault: Fault) -> JSONResponse:
+def _refusal(fault: Fault, path: str) -> Response:
     if fault.kind == "expired":
-        body = {"code": "AUTHENTICATION_ERROR", "message": "The token has expired."}
-        return JSONResponse(body, 401)
+        return refusal(path, 401, "AUTHENTICATION_ERROR", "The token has expired.")
     code, message = _STATUSES[fault.kind]
     headers = {"Retry-After": f"{fault.value:.0f}"} if fault.kind == "429" else {}
-    return JSONResponse({"code": code, "message": message}, int(fault.kind), headers)
+    return refusal(path, int(fault.kind), code, message, headers)
 
 
 async def _read_all(receive: Receive) -> None:

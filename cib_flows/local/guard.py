@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cib_flows.local import login
 from cib_flows.local.auth import AuthService
+from cib_flows.local.refusals import refusal
 
-__all__ = ["Guard", "refusal"]
+__all__ = ["Guard"]
 
 MAX_BODY = 11 * 1024 * 1024  # the service's 10 MB, and room for what stands around it
 
@@ -27,11 +28,6 @@ _CLIENT_PATHS = {
     "/v2/oauth2/token/validate",
     "/v2/api/identities",
 }
-
-
-def refusal(status: int, code: str, message: str) -> JSONResponse:
-    """An error in the shape that most of the services share."""
-    return JSONResponse({"code": code, "message": message}, status)
 
 
 class Guard:
@@ -55,23 +51,25 @@ class Guard:
         await self._app(scope, receive, send)
 
     def _refuse(self, request: Request) -> Response | None:
+        path = request.url.path
         if not _is_loopback(request.headers.get("host", "")):
-            return refusal(403, "FORBIDDEN", "This service answers to loopback names only.")
+            return refusal(path, 403, "FORBIDDEN", "This service answers to loopback names only.")
         origin = request.headers.get("origin")
         if origin is not None and not _is_loopback(origin.partition("://")[2]):
-            return refusal(403, "FORBIDDEN", "This service does not answer other web sites.")
+            return refusal(path, 403, "FORBIDDEN", "This service does not answer other web sites.")
         length = request.headers.get("content-length", "0")
         if not length.isdigit() or int(length) > MAX_BODY:
-            return refusal(413, "PAYLOAD_TOO_LARGE", "A request may hold at most 10 MB.")
+            return refusal(path, 413, "PAYLOAD_TOO_LARGE", "A request may hold at most 10 MB.")
         if "transfer-encoding" in request.headers:
-            return refusal(411, "LENGTH_REQUIRED", "A request must state its length.")
+            return refusal(path, 411, "LENGTH_REQUIRED", "A request must state its length.")
         authorization = request.headers.get("authorization")
         identity = self._auth.identify(authorization)
-        if identity is None and request.url.path in _CLIENT_PATHS:
+        if identity is None and path in _CLIENT_PATHS:
             # These accept the client's own id and secret in place of a token.
             identity = self._auth.client(authorization, {})
-        if identity is None and request.url.path not in _OPEN_PATHS:
+        if identity is None and path not in _OPEN_PATHS:
             return refusal(
+                path,
                 401,
                 "AUTHENTICATION_ERROR",
                 "The request holds no valid bearer token of this home.",

@@ -41,10 +41,11 @@ from cib_flows.local.database import Database, DiskFull
 from cib_flows.local.endpoint_files import install_endpoint
 from cib_flows.local.faults import Faults, Unruly
 from cib_flows.local.flows import FlowsService
-from cib_flows.local.guard import Guard, refusal
+from cib_flows.local.guard import Guard
 from cib_flows.local.hello import HELLO_URL, HelloProvider
 from cib_flows.local.home import Home, ServerRecord
 from cib_flows.local.identities import Identities
+from cib_flows.local.refusals import not_served, refusal
 from cib_flows.local.search.provider import search_providers
 from cib_flows.local.search.routes import search_routes
 from cib_flows.local.search.service import SearchService
@@ -143,6 +144,7 @@ class LocalGlobus:
                 404: _unknown,
                 405: _unknown,
                 DiskFull: _full,
+                RecursionError: _too_deep,
                 500: _broken,
             },
         )
@@ -166,20 +168,24 @@ class LocalGlobus:
 
 
 async def _unknown(request: Request, problem: Exception) -> Response:
-    status = getattr(problem, "status_code", 404)
-    return refusal(
-        status, "NOT_FOUND", f"The local Globus has no {request.method} {request.url.path}."
-    )
+    return not_served(request.method, request.url.path, getattr(problem, "status_code", 404))
 
 
 async def _full(request: Request, problem: Exception) -> Response:
     # Clients try again on this status; what they asked for was not done.
-    return refusal(503, "SERVICE_UNAVAILABLE", str(problem))
+    return refusal(request.url.path, 503, "SERVICE_UNAVAILABLE", str(problem))
+
+
+async def _too_deep(request: Request, _: Exception) -> Response:
+    return refusal(
+        request.url.path, 400, "BAD_REQUEST", "The request's JSON is nested too deeply to be read."
+    )
 
 
 async def _broken(request: Request, problem: Exception) -> Response:
     log.error("%s %s failed", request.method, request.url.path, exc_info=problem)
-    return refusal(500, "INTERNAL_ERROR", "The local Globus failed; its server.log says how.")
+    message = "The local Globus failed; its server.log says how."
+    return refusal(request.url.path, 500, "INTERNAL_ERROR", message)
 
 
 # -- the process -------------------------------------------------------------------------------

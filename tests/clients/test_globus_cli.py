@@ -259,6 +259,20 @@ def test_a_path_that_is_not_there_is_refused_as_transfer_does(globus: Program, h
     assert "EndpointPermissionDenied" in refusal.errors or "403" in refusal.errors
 
 
+def test_what_is_not_served_is_told_in_a_sentence(globus: Program, home: Home) -> None:
+    here = home.client().staging_collection_id
+    for words in (
+        ("group", "list"),
+        ("timer", "list"),
+        ("bookmark", "list"),
+        ("endpoint", "permission", "list", here),
+        ("api", "flows", "GET", "/batch/runs"),
+    ):
+        refusal = globus(*words, fails=True)
+        assert "The local Globus does not serve" in refusal.errors + refusal.text, words
+        assert "Traceback" not in refusal.errors, words
+
+
 # --- search ---------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import globus_sdk
+import pytest
 import requests
 
 from .conftest import LocalGlobus
@@ -59,3 +61,51 @@ def test_an_unknown_route_is_named(local_globus: LocalGlobus) -> None:
     answer = get(local_globus, "v9/nothing", Authorization=bearer)
     assert answer.status_code == 404
     assert "GET /v9/nothing" in answer.json()["message"]
+
+
+def test_flows_errors_have_its_shape_whoever_refuses(local_globus: LocalGlobus) -> None:
+    stranger = globus_sdk.FlowsClient(authorizer=globus_sdk.AccessTokenAuthorizer("wrong"))
+    for client, path, status in (
+        (stranger, "/flows", 401),
+        (local_globus.flows, "/batch/runs", 501),
+        (local_globus.flows, "/runs/x/nothing", 404),
+    ):
+        with pytest.raises(globus_sdk.FlowsAPIError) as error:
+            client.get(path)
+        assert error.value.http_status == status
+        assert error.value.raw_json is not None
+        assert error.value.raw_json["error"]["detail"] == error.value.message
+
+
+@pytest.mark.parametrize(
+    ("path", "service"),
+    [
+        ("v2/groups/my_groups", "Globus Groups"),
+        ("jobs/", "Globus Timers"),
+        ("v0.10/bookmark_list", "bookmarks"),
+        ("v0.10/endpoint/x/access_list", "access rules"),
+    ],
+)
+def test_what_is_not_served_says_so(local_globus: LocalGlobus, path: str, service: str) -> None:
+    bearer = f"Bearer {local_globus.home.token()}"
+    answer = get(local_globus, path, Authorization=bearer)
+    assert (answer.status_code, answer.json()["code"]) == (501, "NOT_IMPLEMENTED")
+    assert service in answer.json()["message"]
+
+
+@pytest.mark.parametrize("path", ["v3/functions", "v0.10/transfer", "v1/index", "flows"])
+def test_json_without_a_bottom_is_refused(local_globus: LocalGlobus, path: str) -> None:
+    answer = requests.post(
+        local_globus.url + path,
+        headers={"Authorization": f"Bearer {local_globus.home.token()}"},
+        data=b"[" * 5000 + b"]" * 5000,
+        timeout=10,
+    )
+    assert answer.status_code in (400, 422), answer.text
+
+
+def test_a_number_without_an_end_is_refused(local_globus: LocalGlobus) -> None:
+    bearer = f"Bearer {local_globus.home.token()}"
+    answer = get(local_globus, f"v0.10/task_list?offset={'9' * 20}", Authorization=bearer)
+    assert answer.status_code == 400
+    assert "offset" in answer.json()["message"]

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from cib_flows.local.actions import Identity
+from cib_flows.local.database import DiskFull
 
 from . import token_scopes as scopes
 from .errors import Refusal, unprocessable
@@ -142,6 +143,8 @@ def _route(
             return _Answer(await handler(request), status_code=status)
         except Refusal as refusal:
             return _Answer(refusal.document(), status_code=refusal.status)
+        except (DiskFull, RecursionError):
+            raise  # the server answers these for every service
         except Exception:
             logger.exception("%s %s", method, request.url.path)
             failure = Refusal(

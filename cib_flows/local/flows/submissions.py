@@ -173,9 +173,12 @@ def _schema_problems(schema: Any) -> Iterator[Problem]:
     if not isinstance(schema, dict):
         yield _problem(["input_schema"], "value is not a valid dict", "type_error.dict")
         return
-    for error in jsonschema.Draft7Validator(jsonschema.Draft7Validator.META_SCHEMA).iter_errors(
-        schema
-    ):
+    # What is no regular expression would be noticed only by a run's input.
+    checker = jsonschema.FormatChecker(["regex"])
+    validator = jsonschema.Draft7Validator(
+        jsonschema.Draft7Validator.META_SCHEMA, format_checker=checker
+    )
+    for error in validator.iter_errors(schema):
         yield _problem(["input_schema", *error.absolute_path], error.message[:MAX_MESSAGE])
 
 
@@ -222,6 +225,9 @@ def check_input(document: Any, schema: Any) -> None:
         errors = sorted(
             validator.iter_errors(document), key=lambda error: list(map(str, error.absolute_path))
         )
+    except RecursionError:
+        sentence = "the input schema refers to itself without end"
+        raise _input_refusal([("$", sentence)]) from None
     except referencing.exceptions.Unresolvable as error:
         raise _input_refusal(
             [("$", f"the input schema refers to {error.ref!r}, which it does not hold")]

@@ -24,6 +24,7 @@ from cib_flows.local.transfer.store import TaskRow
 __all__ = ["transfer_routes"]
 
 MAX_PAGE = 1000
+MAX_DIGITS = 15
 
 Handler = Callable[[Request], Awaitable[Any]]
 
@@ -82,8 +83,10 @@ async def _body(request: Request) -> dict[str, Any]:
 
 def _number(request: Request, name: str, default: int) -> int:
     text = request.query_params.get(name, str(default))
-    if not text.isdigit():
-        raise TransferError.bad_request(f"{name} must be a whole number.")
+    if not text.isdecimal() or len(text) > MAX_DIGITS:
+        raise TransferError.bad_request(
+            f"{name} must be a whole number of at most {MAX_DIGITS} digits."
+        )
     return int(text)
 
 

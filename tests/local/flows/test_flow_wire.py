@@ -170,6 +170,10 @@ BAD_FLOWS: dict[str, tuple[dict[str, Any], list[Any]]] = {
     "keywords": ({"keywords": ["x" * 1025]}, ["keywords"]),
     "schema": ({"input_schema": {"type": "strange"}}, ["input_schema", "type"]),
     "schema that is none": ({"input_schema": []}, ["input_schema"]),
+    "schema with a pattern that is none": (
+        {"input_schema": {"properties": {"a": {"pattern": "("}}}},
+        ["input_schema", "properties", "a", "pattern"],
+    ),
     "viewer": ({"flow_viewers": ["all_authenticated_users"]}, ["flow_viewers", 0]),
     "definition": ({"definition": "x"}, ["definition"]),
 }
@@ -356,6 +360,14 @@ def test_a_schema_elsewhere_is_never_fetched(server: FlowsServer) -> None:
         flow.run_flow({})
     assert error.value.http_status == 400
     assert "does not hold" in refusal(error)["error"]["detail"][0]["msg"]
+
+
+def test_a_schema_that_refers_to_itself_without_end_is_told(server: FlowsServer) -> None:
+    flow = server.flow_client(server.flow(PASS, {"$ref": "#"}))
+    with pytest.raises(FlowsAPIError) as error:
+        flow.run_flow({})
+    assert error.value.http_status == 400
+    assert "refers to itself" in refusal(error)["error"]["detail"][0]["msg"]
 
 
 def test_an_input_beyond_200_kb_is_refused(server: FlowsServer) -> None:
