@@ -21,7 +21,7 @@ PAGES = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/*.md")]
 )
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -106,6 +106,24 @@ def test_the_readme_shows_the_python_example_as_it_is() -> None:
     assert example in shown
     for program in shown:
         compile(program, "README.md", "exec")
+
+
+def test_the_readme_names_every_field_of_the_form() -> None:
+    schema = json.loads(text_of("flows/build_container/input_schema.json"))
+    section = text_of("README.md").partition("shows this form.")[2].partition("\n## ")[0]
+    fields = {
+        title
+        for cell in re.findall(r"^\| ([^|]+) \|", section, re.MULTILINE)
+        for title in cell.split(", ")
+    }
+    titles = {field["title"] for field in schema["properties"].values()}
+    assert titles == fields - {"Field", "---"}
+
+
+def test_every_page_is_in_the_list_of_pages() -> None:
+    linked = {link.partition("#")[0] for link in LINK.findall(text_of("docs/README.md"))}
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert pages <= linked
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/spec.md"])
