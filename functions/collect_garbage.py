@@ -11,7 +11,7 @@ from ._shared.catalogue import Catalogue, utc_now
 from ._shared.catalogue_index import image_key
 from ._shared.files import remove_tree, walk_tree, write_json
 from ._shared.holds import age_s, holds, live_runs, storage_time, sweep_leases
-from ._shared.removal import discard
+from ._shared.removal import UNDECIDED, discard, return_wanted, still_held
 from ._shared.results import StepFailed, run_step
 from ._shared.retention import choose, retention_of
 from ._shared.run_folder import RUN_ID, RunFolder
@@ -26,11 +26,11 @@ def collect_garbage(
 ) -> dict[str, Any]:
     """Apply the site's ``retention`` with ``rules`` over it; with ``dry_run`` only say what would go.
 
-    What a tag, a pin, a lease or a run under way holds is never removed. ``empty_trash`` deletes all that was
-    removed before, whatever its age. Returns ``images``, ``trash``, ``runs``, ``work``, ``incoming``, ``locks``
-    and ``cache``, each with ``count``, ``bytes`` and the first ``names``; ``total_bytes`` of the images before;
-    ``held`` images; ``over_bytes``, by which what has to stay exceeds ``max_bytes``; and ``report_path``, the
-    whole list.
+    What a tag, a pin, a lease or a run under way holds is never removed, nor deleted from the trash; what was
+    tagged while another host removed it is put back. ``empty_trash`` deletes all else that was removed before,
+    whatever its age. Returns ``images``, ``trash``, ``runs``, ``work``, ``incoming``, ``locks`` and ``cache``, each
+    with ``count``, ``bytes`` and the first ``names``; ``total_bytes`` of the images before; ``held`` images;
+    ``over_bytes``, by which what has to stay exceeds ``max_bytes``; and ``report_path``, the whole list.
     """
     return run_step("collect_garbage", lambda: _collect(dry_run, rules, empty_trash))
 
@@ -43,7 +43,10 @@ def _collect(dry_run: bool, rules: dict[str, Any] | None, empty_trash: bool) -> 
         raise StepFailed("site_invalid", str(wrong)) from None
     catalogue = Catalogue(site["root"])
     now = storage_time(site["root"])
-    held = set(holds(catalogue, now))
+    if not dry_run:
+        return_wanted(catalogue, holds(catalogue, now), now)
+    found = holds(catalogue, now)
+    held = set(found)
     rows = [
         {**row, "idle_s": idle} for row, idle in _with_idle_times(catalogue, now) if row["present"]
     ]
@@ -53,9 +56,7 @@ def _collect(dry_run: bool, rules: dict[str, Any] | None, empty_trash: bool) -> 
     left = total - sum(row["bytes"] for row, _ in chosen)
     report: dict[str, list[tuple[str, int]]] = {
         # the trash first: what goes there now shall lie there for a while
-        "trash": _older(
-            os.path.join(site["root"], "trash"), now, 0 if empty_trash else policy["trash_age_s"]
-        ),
+        "trash": _old_trash(catalogue, found, now, 0 if empty_trash else policy["trash_age_s"]),
         "runs": _old_runs(site["root"], now, policy["runs_age_s"]),
         "work": _dead_work(site["root"], now),
         "incoming": _older(os.path.join(site["root"], "incoming"), now, policy["incoming_age_s"]),
@@ -115,10 +116,16 @@ def _with_idle_times(catalogue: Catalogue, now: float) -> list[tuple[dict[str, A
 
 def _times(folder: str) -> dict[str, float]:
     try:
-        with os.scandir(folder) as entries:
-            return {e.name: e.stat(follow_symlinks=False).st_mtime for e in entries}
+        names = os.listdir(folder)
     except OSError:
         return {}
+    times = {}
+    for name in names:
+        try:
+            times[name] = os.lstat(os.path.join(folder, name)).st_mtime
+        except OSError:
+            pass  # gone meanwhile, which says nothing of the others
+    return times
 
 
 def _remove_images(catalogue: Catalogue, rows: list[dict[str, Any]]) -> set[str]:
@@ -140,6 +147,18 @@ def _older(place: str, now: float, limit_s: float | None) -> list[tuple[str, int
         (os.path.join(place, name), _size(os.path.join(place, name)))
         for name, time in sorted(_times(place).items())
         if now - time >= limit_s
+    ]
+
+
+def _old_trash(
+    catalogue: Catalogue, found: dict[str, list[tuple[str, str]]], now: float, limit_s: float | None
+) -> list[tuple[str, int]]:
+    """What may be deleted from the trash: not what a job still runs from, nor what is on its way there."""
+    kept = still_held(catalogue, found)
+    return [
+        (path, size)
+        for path, size in _older(os.path.join(catalogue.root, "trash"), now, limit_s)
+        if path not in kept and not os.path.basename(path).startswith(UNDECIDED)
     ]
 
 
@@ -187,10 +206,13 @@ def _empty_cache(root: str, path: str) -> None:
     trash = os.path.join(root, "trash")
     os.makedirs(trash, mode=0o700, exist_ok=True)
     aside = os.path.join(trash, f"cache-{os.getpid()}-{secrets.token_hex(4)}")
-    os.rename(path, aside)
-    if live_runs(root, storage_time(root)) and not os.path.exists(path):
-        os.rename(aside, path)  # a build began meanwhile, and may have begun to read it
-        return
+    try:
+        os.rename(path, aside)
+        if live_runs(root, storage_time(root)) and not os.path.exists(path):
+            os.rename(aside, path)  # a build began meanwhile, and may have begun to read it
+            return
+    except FileNotFoundError:
+        return  # another gc was faster
     remove_tree(aside)
 
 

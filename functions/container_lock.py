@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ._shared.catalogue import require_text
 from ._shared.lock import MAX_LOCK_BYTES
 from ._shared.lock_files import find_lock, keep_lock
 from ._shared.results import StepFailed, run_step
@@ -30,5 +31,6 @@ def _container_lock(reference: str | None, lock: dict[str, Any] | None) -> dict[
         return {"lock_sha256": keep_lock(site["root"], lock)}
     if reference is None:
         raise StepFailed("lock_not_found", "Name a container, or send a lock.")
+    require_text("reference", reference)
     sha256, found = find_lock([site["root"], *site["shared_roots"]], reference)
     return {"lock_sha256": sha256, "lock": found}

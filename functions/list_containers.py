@@ -6,10 +6,10 @@ import fnmatch
 import json
 from typing import Any
 
-from ._shared.catalogue import Catalogue
+from ._shared.catalogue import Catalogue, require_text
 from ._shared.catalogue_index import image_key
-from ._shared.grammars import pip_name
-from ._shared.results import MAX_RESULT_BYTES, StepFailed, fitting, run_step
+from ._shared.grammars import IMAGE_NAME, pip_name
+from ._shared.results import MAX_RESULT_BYTES, StepFailed, fitting, run_step, shorten
 from ._shared.site import load_site
 
 DEFAULT_PAGE = 12
@@ -40,7 +40,8 @@ def list_containers(
     ``container``, its record without its longest parts, which stand in the file ``record_path``. With
     ``history``, an image name, instead ``events``: what happened to it, newest first.
     """
-    largest = MAX_PAGE_BYTES if limit > DEFAULT_PAGE else MAX_RESULT_BYTES
+    is_long = isinstance(limit, int) and limit > DEFAULT_PAGE
+    largest = MAX_PAGE_BYTES if is_long else MAX_RESULT_BYTES
     if reference is not None:
         return run_step("list_containers", lambda: _show(reference))
     if history is not None:
@@ -68,20 +69,30 @@ def _show(reference: str) -> dict[str, Any]:
 
 
 def _history(name: str, limit: int, offset: int) -> dict[str, Any]:
-    events = _catalogues()[0].events(name.partition(":")[0])
+    require_text("history", name)
+    image = name.partition(":")[0]
+    if not IMAGE_NAME.fullmatch(image):
+        # the name of a folder, too: nothing but an image's may be looked into
+        raise StepFailed("illegal_name", f"'{shorten(image, 80)}' is not an image name.")
+    first, count, budget = _page(limit, offset)
+    events = _catalogues()[0].events(image)
     if not events:
         raise StepFailed(
-            "container_not_found", f"Nothing is known of an image '{name[:80]}' on this endpoint."
+            "container_not_found", f"Nothing is known of an image '{image[:80]}' on this endpoint."
         )
-    first, count, budget = _page(limit, offset)
     return {"total": len(events), "events": _fitting_rows(events[first : first + count], budget)}
 
 
 def _list(
     name: str | None, base: str | None, package: str | None, sort: str, limit: int, offset: int
 ) -> dict[str, Any]:
-    if sort not in SORT_KEYS:
-        raise StepFailed("illegal_name", f"'sort' is one of {', '.join(SORT_KEYS)}, not {sort!r}.")
+    if not isinstance(sort, str) or sort not in SORT_KEYS:
+        wrong = shorten(str(sort), 40)
+        raise StepFailed("illegal_name", f"'sort' is one of {', '.join(SORT_KEYS)}, not {wrong}.")
+    for field, given in (("name", name), ("base", base), ("package", package)):
+        if given is not None:
+            require_text(field, given)
+    first, count, budget = _page(limit, offset)
     own = load_site()["root"]
     rows: list[dict[str, Any]] = []
     tags: dict[tuple[str, str], list[tuple[str, str]]] = {}
@@ -94,7 +105,6 @@ def _list(
             for tag, key in its_tags.items():
                 tags.setdefault((place.root, key), []).append((image, tag))
     rows.sort(key=lambda r: (r[SORT_KEYS[sort]], r["sha256"]), reverse=sort != "name")
-    first, count, budget = _page(limit, offset)
     page = []
     for row in rows[first : first + count]:
         names = tags.get((row["root"], image_key(row["name"], row["sha256"])), [])
@@ -118,8 +128,11 @@ def _list(
 
 def _page(limit: int, offset: int) -> tuple[int, int, int]:
     """Where a page begins, how many rows it may have, and how many bytes."""
+    for field, value in (("limit", limit), ("offset", offset)):
+        if not isinstance(value, int):
+            raise StepFailed("illegal_name", f"'{field}' must be a whole number.")
     budget = MAX_SHOWN_BYTES if limit <= DEFAULT_PAGE else MAX_PAGE_BYTES - 2000
-    return max(0, int(offset)), max(1, min(int(limit), MAX_PAGE)), budget
+    return max(0, offset), max(1, min(limit, MAX_PAGE)), budget
 
 
 def _fitting_rows(rows: list[dict[str, Any]], budget: int) -> list[dict[str, Any]]:

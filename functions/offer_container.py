@@ -8,7 +8,7 @@ import shutil
 from contextlib import nullcontext
 from typing import Any
 
-from ._shared.catalogue import Catalogue, split_name
+from ._shared.catalogue import Catalogue, require_text, split_name
 from ._shared.deliveries import (
     DELIVERED_ENDINGS,
     clear_places,
@@ -20,7 +20,7 @@ from ._shared.deliveries import (
 )
 from ._shared.files import sha256_file
 from ._shared.holds import leased
-from ._shared.results import StepFailed, run_step, shorten
+from ._shared.results import StepFailed, run_step
 from ._shared.run_folder import RunFolder
 from ._shared.site import load_site
 from ._shared.trust import SUMS_ENDING, check_trust, companion, seal
@@ -43,10 +43,7 @@ def offer_container(run_id: str, container: str, name_tag: str | None = None) ->
 def _offer(run_id: str, container: str, name_tag: str | None) -> dict[str, Any]:
     site = load_site()
     folder = RunFolder(site["root"], run_id)
-    if not isinstance(container, str):
-        raise StepFailed(
-            "illegal_name", f"'container' must be text: {shorten(str(container), 60)}."
-        )
+    require_text("container", container)
     catalogue, record = _found(site, container)
     is_own = catalogue.root == site["root"]
     name, tag = _asked_name(container, record)

@@ -9,7 +9,7 @@ import uuid
 from typing import Any
 
 from ._shared.adoption import adopted_record
-from ._shared.catalogue import Catalogue, split_name, utc_now
+from ._shared.catalogue import Catalogue, require_text, split_name, utc_now
 from ._shared.catalogue_index import read_object
 from ._shared.files import remove_tree, sha256_file
 from ._shared.grammars import SHA256, UUID
@@ -57,11 +57,12 @@ def _register_file(
     move: bool,
 ) -> dict[str, Any]:
     site = prepare_node(load_site(), least_s=LEAST_S)
+    require_text("path", path)
     name, tag = split_name(name_tag)
     for field, value in (("endpoint_id", endpoint_id), ("run_endpoint", run_endpoint)):
-        if value is not None and not UUID.fullmatch(value):
-            raise StepFailed("illegal_name", f"'{field}' is not a UUID: {shorten(value, 60)}.")
-    if expected is not None and not SHA256.fullmatch(expected):
+        if value is not None and not UUID.fullmatch(str(value)):
+            raise StepFailed("illegal_name", f"'{field}' is not a UUID: {shorten(str(value), 60)}.")
+    if expected is not None and not SHA256.fullmatch(str(expected)):
         raise StepFailed("illegal_name", "'sha256' must be 64 hexadecimal digits.")
     catalogue = Catalogue(site["root"])
     source, is_staged = _source(site, catalogue, path)

@@ -59,6 +59,14 @@ def split_name(text: str, name: str | None = None) -> tuple[str, str]:
     return chosen, tag
 
 
+def require_text(field: str, value: Any) -> None:
+    """Raise :class:`StepFailed` ``illegal_name`` for a field that is no text: a flow passes on any JSON."""
+    if not isinstance(value, str):
+        raise StepFailed(
+            "illegal_name", f"'{field}' must be a text, not {shorten(str(value), 60)}."
+        )
+
+
 class Catalogue:
     """The containers of one root."""
 
@@ -266,8 +274,9 @@ class Catalogue:
     def find(self, reference: str) -> dict[str, Any]:
         """The record that ``name``, ``name:tag``, a container id or a unique beginning of one means.
 
-        Raises :class:`StepFailed` with ``container_not_found``.
+        Raises :class:`StepFailed` with ``container_not_found``, or ``illegal_name`` for what is no text.
         """
+        require_text("container", reference)
         name, _, tag = reference.partition(":")
         is_name = IMAGE_NAME.fullmatch(name) and (not tag or TAG.fullmatch(tag))
         if is_name:

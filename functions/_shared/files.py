@@ -117,7 +117,10 @@ def remove_tree(path: str) -> bool:
     if not os.path.lexists(path):
         return True
     if os.path.islink(path) or not os.path.isdir(path):
-        os.unlink(path)
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass  # another was faster
         return True
     for folder, folders, _ in _and_itself(path):
         for name in folders:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,14 @@ from cib_flows.functions._shared import removal as removal_module
 from cib_flows.functions._shared.catalogue import Catalogue
 from cib_flows.functions._shared.holds import leased, storage_time
 from cib_flows.functions._shared.results import StepFailed
+from cib_flows.functions.container_lock import container_lock
+from cib_flows.functions.diff_containers import diff_containers
 from cib_flows.functions.list_containers import list_containers
+from cib_flows.functions.offer_container import offer_container
+from cib_flows.functions.register_image import register_image
 from cib_flows.functions.remove_container import remove_container
 from cib_flows.functions.tag_container import tag_container
+from cib_flows.functions.verify_container import verify_container
 
 from .catalogues import key_of, names_listed, ok, publish, published, refused
 from .conftest import Site
@@ -259,3 +265,45 @@ def test_a_tag_that_comes_while_an_image_is_being_removed_keeps_it(
     assert refused(remove_container(record["container_id"])) == "in_use"
     assert ok(list_containers("demo:mine"))["container"]["sha256"] == record["sha256"]
     assert list((site.root / "trash").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["../../secret", "..", "/etc", "../history/demo", "a/b", "Demo", ""]
+)
+def test_a_history_looks_into_nothing_but_images(site: Site, name: str) -> None:
+    publish(site.root, "one")
+    secret = site.root.parent / "secret"
+    secret.mkdir()
+    (secret / "config.json").write_text('{"auths": "a password"}')
+    result = list_containers(history=name)
+    assert refused(result) == "illegal_name"
+    assert "a password" not in json.dumps(result)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda wrong: list_containers(wrong),
+        lambda wrong: list_containers(history=wrong),
+        lambda wrong: list_containers(name=wrong),
+        lambda wrong: list_containers(sort=wrong),
+        lambda wrong: list_containers(limit=wrong),
+        lambda wrong: tag_container("tag", wrong, "demo:v1"),
+        lambda wrong: tag_container("untag", wrong),
+        lambda wrong: remove_container(wrong),
+        lambda wrong: verify_container(wrong, only_trust=True),
+        lambda wrong: container_lock(wrong),
+        lambda wrong: diff_containers(wrong, "demo"),
+        lambda wrong: offer_container("04954abd-2afe-49f0-8678-e152acd779bb", wrong),
+        lambda wrong: register_image(wrong, "demo:v1", "04954abd-2afe-49f0-8678-e152acd779bb"),
+    ],
+)
+@pytest.mark.parametrize("wrong", [["demo"], {"name": "demo"}])
+def test_what_is_no_text_is_refused_in_one_sentence(
+    site: Site, ask: Callable[[Any], dict[str, Any]], wrong: Any
+) -> None:
+    """A flow passes on whatever JSON its input holds."""
+    publish(site.root, "one")
+    result = ask(wrong)
+    assert refused(result) == "illegal_name"
+    assert result["error"]["message"].endswith(".")

@@ -6,6 +6,8 @@ import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from cib_flows.functions._shared.catalogue import Catalogue
 from cib_flows.functions._shared.holds import holds, leased, storage_time
 from cib_flows.functions._shared.results import StepFailed
@@ -104,24 +106,28 @@ def keep_registering(root: str, worker: int, rounds: int) -> None:
                 raise
 
 
-def keep_removing(root: str, rounds: int) -> None:
+def keep_removing(root: str, rounds: int, empty_trash: bool) -> None:
     rules = {"max_bytes": 0, "keep_last": 0, "min_age_s": 0, "trash_age_s": 1e9}
     for _ in range(rounds):
-        ok(collect_garbage(dry_run=False, rules=rules))
+        ok(collect_garbage(dry_run=False, rules=rules, empty_trash=empty_trash))
 
 
-def test_what_a_tag_holds_survives_any_timing_of_removals(site: Site) -> None:
+@pytest.mark.parametrize("empty_trash", [False, True])
+def test_what_a_tag_holds_survives_any_timing_of_removals(site: Site, empty_trash: bool) -> None:
+    """Two gcs at once, which may also delete the trash at once, beside four that register."""
     fork = multiprocessing.get_context("fork")
     root = str(site.root)
     workers = [fork.Process(target=keep_registering, args=(root, n, 40)) for n in range(4)]
-    workers += [fork.Process(target=keep_removing, args=(root, 40)) for _ in range(2)]
+    removing = (root, 40, empty_trash)
+    workers += [fork.Process(target=keep_removing, args=removing) for _ in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0] * 6
     catalogue = Catalogue(root)
-    assert list((site.root / "trash").iterdir()), "the removals met the registrations"
+    events = [e["event"] for name in ("name0", "name1") for e in catalogue.events(name)]
+    assert "removed" in events, "the removals met the registrations"
     for name, tags in catalogue.index.tags().items():
         for tag in tags:
             found = ok(list_containers(f"{name}:{tag}"))["container"]

@@ -6,6 +6,9 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
+from cib_flows.functions._shared import removal
 from cib_flows.functions._shared.catalogue import Catalogue
 from cib_flows.functions._shared.holds import storage_time
 from cib_flows.functions.collect_garbage import collect_garbage
@@ -93,6 +96,93 @@ def test_the_trash_is_emptied_after_a_day_or_on_demand(site: Site) -> None:
     assert done["trash"]["bytes"] > 3
     assert ok(collect_garbage(dry_run=False, empty_trash=True))["trash"]["count"] == 1
     assert list((site.root / "trash").iterdir()) == []
+
+
+def test_what_a_job_still_runs_from_is_not_deleted_from_the_trash(site: Site) -> None:
+    records = [publish(site.root, text) for text in ("in use", "idle")]
+    places = [Path(ok(remove_container(r["container_id"]))["trash"]) for r in records]
+    # a job whose node was cut off for a while beats again
+    lease = site.root / "leases" / key_of(records[0]) / "job"
+    lease.parent.mkdir(parents=True)
+    lease.write_text("{}")
+    assert ok(collect_garbage(empty_trash=True))["trash"]["count"] == 1
+    ok(collect_garbage(dry_run=False, empty_trash=True))
+    assert [place.exists() for place in places] == [True, False]
+    assert (places[0] / f"{records[0]['sha256']}.sif").read_text() == "in use"
+    lease.unlink()
+    ok(collect_garbage(dry_run=False, empty_trash=True))
+    assert list((site.root / "trash").iterdir()) == []
+
+
+def test_an_image_that_was_tagged_as_it_was_removed_is_put_back(site: Site) -> None:
+    """An NFS client may learn of another's tag a minute late."""
+    record = publish(site.root, "one")
+    ok(remove_container(record["container_id"]))
+    pointer = {key: record[key] for key in ("container_id", "name", "sha256")}
+    tag = site.root / "tags" / "demo" / "mine.json"
+    tag.parent.mkdir(parents=True)
+    tag.write_text(json.dumps(pointer))
+    assert refused(list_containers("demo:mine")) == "container_not_found"
+    ok(collect_garbage(empty_trash=True))  # which only looks
+    ok(collect_garbage(dry_run=False, empty_trash=True))
+    found = ok(list_containers("demo:mine"))["container"]
+    assert Path(found["path"]).read_text() == "one"
+    assert list((site.root / "trash").iterdir()) == []
+    events = ok(list_containers(history="demo"))["events"]
+    assert [event["event"] for event in events] == ["put back", "removed", "registered"]
+
+
+def test_the_trash_of_an_image_that_was_registered_anew_is_deleted(site: Site) -> None:
+    ok(remove_container(publish(site.root, "one")["container_id"]))
+    published(site.root, "one", "v1")
+    ok(collect_garbage(dry_run=False, empty_trash=True))
+    assert list((site.root / "trash").iterdir()) == []
+    assert ok(list_containers("demo:v1"))
+
+
+def test_a_removal_that_was_killed_half_way_is_taken_back(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = publish(site.root, "one")
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(removal, "_move_files", die)
+        with pytest.raises(Killed):
+            remove_container(record["container_id"])
+    assert ok(list_containers())["total"] == 0
+    # one that may still be under way is left alone
+    ok(collect_garbage(dry_run=False, empty_trash=True))
+    (place,) = (site.root / "trash").iterdir()
+    then = storage_time(str(site.root)) - 2 * 3600
+    os.utime(place, (then, then))
+    ok(collect_garbage(dry_run=False))
+    assert ok(list_containers())["containers"][0]["sha256"] == record["sha256"]
+    assert list((site.root / "trash").iterdir()) == []
+
+
+def test_a_file_that_vanishes_meanwhile_makes_no_image_look_old(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Registrations write aside and rename, in the very folder that gc is reading."""
+    for text in ("one", "two"):
+        record = publish(site.root, text)
+    (site.root / "images" / "demo" / ".aside").write_text("")
+    lstat = os.lstat
+
+    def gone(path: str) -> os.stat_result:
+        if os.path.basename(path) == ".aside":
+            raise FileNotFoundError(2, "No such file or directory", path)
+        return lstat(path)
+
+    monkeypatch.setattr(os, "lstat", gone)
+    assert ok(collect_garbage(rules={"keep_last": 0}))["images"]["count"] == 0
+    assert record["name"] == "demo"
 
 
 def test_old_runs_and_dead_work_areas_go_and_live_ones_stay(site: Site) -> None:
