@@ -9,6 +9,7 @@ import posixpath
 import re
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -21,14 +22,19 @@ MAX_ENTRIES = 500_000
 MAX_DEPTH = 200  # copying goes down folder by folder, and paths have an end
 MAX_HEADER_BYTES = 8 * 1024 * 1024
 MAX_LINK_BYTES = 4096
+MAX_LIST_BYTES = 64 * 1024 * 1024  # of a zip archive's entries, which Python reads in one piece
 # What a truncated, damaged or malicious archive makes the standard library raise.
 DAMAGE = (
     tarfile.TarError,
     zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
+    struct.error,
     EOFError,
+    LookupError,
+    MemoryError,
     NotImplementedError,
+    OverflowError,
     RuntimeError,
     ValueError,
 )
@@ -52,7 +58,10 @@ def unpack(
                 _unpack_tar(tar, folder, limit_bytes)
             return True
         if zipfile.is_zipfile(archive) and not _is_other_format(name):
-            with zipfile.ZipFile(archive) as zipped:
+            with (
+                open(archive, "rb") as stream,
+                zipfile.ZipFile(_BoundedZip(stream)) as zipped,
+            ):
                 _unpack_zip(zipped, folder, limit_bytes)
             return True
     except DAMAGE as error:
@@ -66,7 +75,7 @@ def unpack(
 
 
 def _damaged(error: Exception) -> StepFailed:
-    reason = getattr(error, "strerror", None) or error
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return StepFailed(
         "payload_refused",
         f"The payload's archive is damaged, encrypted or cannot be unpacked: {shorten(str(reason), 160)}.",
@@ -102,6 +111,14 @@ class _Bounded:
         return getattr(self.stream, name)
 
 
+class _BoundedZip(_Bounded):
+    def read(self, size: int = -1) -> bytes:
+        data: bytes = self.stream.read(size if 0 <= size <= MAX_LIST_BYTES else MAX_LIST_BYTES + 1)
+        if len(data) > MAX_LIST_BYTES:
+            raise zipfile.BadZipFile("its list of entries is too long")
+        return data
+
+
 class _Tar(tarfile.TarFile):
     def __init__(self, name: Any = None, mode: Any = "r", fileobj: Any = None, **kw: Any) -> None:
         super().__init__(name, mode, _Bounded(fileobj), **kw)
@@ -114,8 +131,12 @@ class _Budget:
         self.entries = 0
 
     def take(self, size: int) -> None:
+        self.expect(size)
         self.left -= size
-        if self.left < 0:
+
+    def expect(self, size: int) -> None:
+        """Refuse what says to be too large before any of it is written."""
+        if size > self.left:
             raise StepFailed(
                 "payload_refused",
                 f"The payload is larger than the site's limit of {self.limit_bytes} bytes.",
@@ -203,6 +224,7 @@ def _unpack_tar(tar: tarfile.TarFile, folder: str, limit_bytes: int) -> None:
         if entry.isdir():
             os.makedirs(place, exist_ok=True)
         elif entry.isreg():
+            budget.expect(entry.size)
             content = tar.extractfile(entry)
             if content is not None:
                 _write(content, place, entry.mode, budget)
@@ -244,5 +266,6 @@ def _unpack_zip(zipped: zipfile.ZipFile, folder: str, limit_bytes: int) -> None:
                 os.unlink(place)
             os.symlink(target, place)
         else:
+            budget.expect(entry.file_size)
             with zipped.open(entry) as content:
                 _write(content, place, mode, budget)

@@ -7,6 +7,7 @@ import io
 import os
 import random
 import stat
+import struct
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -212,6 +213,42 @@ def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path: Path, folder: Path
     )
     assert "limit of 1000000 bytes" in refusal(tar(tmp_path / "a.tgz", ("x", {}, bomb)), folder)
     assert sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) <= 2 * LIMIT
+
+
+def test_a_sparse_file_of_terabytes_is_refused_before_it_is_written(
+    tmp_path: Path, folder: Path
+) -> None:
+    archive = tmp_path / "sparse.tar"
+    says = {"major": "1", "minor": "0", "name": "big", "realsize": str(10**13)}
+    with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT) as made:
+        info = tarfile.TarInfo("GNUSparseFile.0/big")
+        info.pax_headers = {f"GNU.sparse.{key}": value for key, value in says.items()}
+        info.size = 512
+        made.addfile(info, io.BytesIO(b"1\n0\n0\n".ljust(512, b"\0")))
+    assert f"limit of {LIMIT} bytes" in refusal(archive, folder)
+    assert list(folder.iterdir()) == []
+
+
+def zip_of(*names: bytes, times: int = 1) -> bytes:
+    """A zip archive of nothing but a list of entries."""
+    head = struct.pack("<4s4B4HL2L", b"PK\1\2", 20, 3, 20, 0, 0, 0, 0, 0, 0, 0, 0)
+    entries = b"".join(head + struct.pack("<5H2L", len(n), 0, 0, 0, 0, 0, 0) + n for n in names)
+    entries *= times
+    return entries + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, len(entries), 0, 0)
+
+
+def test_an_entry_without_a_name_is_damage(tmp_path: Path, folder: Path) -> None:
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(zip_of(b""))
+    assert "damaged" in refusal(archive, folder)
+
+
+def test_a_list_of_millions_of_entries_is_not_read_into_memory(
+    tmp_path: Path, folder: Path
+) -> None:
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(zip_of(b"n" * 60_000, times=1200))
+    assert "its list of entries is too long" in refusal(archive, folder)
 
 
 def test_many_copies_by_hard_links_count_as_copies(tmp_path: Path, folder: Path) -> None:
