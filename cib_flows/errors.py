@@ -90,8 +90,8 @@ class SourceNotFoundError(NotFoundError):
 class RunFailedError(CibFlowsError):
     """A run ended without a container.
 
-    ``failure`` is what the flow's ReportFailure step found: ``code``, ``message``, ``hint``, ``log_path``,
-    ``log_tail`` and ``failed_step``; empty where it could not be asked.
+    ``failure`` is what the flow's ReportFailure step found: ``sentence``, ``code``, ``hint``,
+    ``failed_step``, ``log_path``, ``log_tail`` and ``canceled``; empty for a run that is paused.
     """
 
     def __init__(

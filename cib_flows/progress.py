@@ -35,6 +35,7 @@ STEP_TITLES = {
     "RegisterContainer": "registering the container",
     "ReuseContainer": "reusing an identical image",
     "ReuseFetched": "reusing an identical image",
+    "ReuseBuilt": "reusing an identical image",
     "OfferContainer": "checking the container at its source",
     "ExpectContainer": "asking the destination",
     "TransferImage": "transferring the container",
@@ -52,7 +53,7 @@ GIVE_UP_AFTER = 3
 class Progress:
     """A run at one moment.
 
-    ``step`` is the flow's state (a key of ``STEP_TITLES``) or empty before the first one; ``log``
+    ``step`` is the flow's state, in a larger flow with its prefix, or empty before the first one; ``log``
     is what the build log gained since the last event, ``log_path`` where it lies on the endpoint;
     ``phase`` and ``percent`` are the build's own guess of where it is, where it has one.
     """

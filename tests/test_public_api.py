@@ -14,11 +14,18 @@ from cib_flows import errors
 
 PUBLIC = {
     "BuildRun",
+    "Catalogue",
+    "CibFlowsError",
     "Container",
     "ContainerBuilder",
     "ContainerSpec",
+    "NotFoundError",
+    "RunFailedError",
+    "ServiceError",
+    "SpecError",
     "__version__",
     "build_and_register_container",
+    "connect",
 }
 # error -> (parent, exit code)
 TREE = {

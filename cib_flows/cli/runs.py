@@ -52,7 +52,7 @@ def start(
 @common_options
 def status(common: Common, run_id: str) -> None:
     """Say where the run RUN is, and why it failed if it did; exits with 1 then."""
-    from cib_flows.progress import STEP_TITLES, newest_entries, step_in
+    from cib_flows.progress import newest_entries, step_in, title_of
     from cib_flows.publishing import attach_run
 
     globus = common.connect()
@@ -72,7 +72,7 @@ def status(common: Common, run_id: str) -> None:
         if now.completed_at:
             click.echo(f"ended    {now.completed_at}")
         if step and not now.is_over:
-            click.echo(f"step     {STEP_TITLES[step]}")
+            click.echo(f"step     {title_of(step)}")
         click.echo(document.get("failure", {}).get("sentence") or document["description"])
     sys.exit(0 if document["ok"] else 1)
 

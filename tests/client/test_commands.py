@@ -176,10 +176,12 @@ def test_the_status_of_a_failed_run_is_its_reason(
     assert "The package pandsa does not exist." in done.stdout
 
 
+# in a larger flow the state has a prefix
+@pytest.mark.parametrize("state", ["VerifyImage", "BuildVerifyImage"])
 def test_the_status_of_a_run_under_way_is_its_step(
-    deployed: responses.RequestsMock, statuses: Callable[..., None], log: Any
+    deployed: responses.RequestsMock, statuses: Callable[..., None], log: Any, state: str
 ) -> None:
-    log(started("RenderRecipe"), started("VerifyImage"))
+    log(started("RenderRecipe"), started(state))
     statuses(run_document("ACTIVE", description="…"))
     done = cib_flows("status", RUN_ID)
     assert done.exit_code == 0

@@ -12,7 +12,8 @@ import click
 import pytest
 import yaml
 
-from cib_flows import ContainerSpec
+import cib_flows
+from cib_flows import ContainerSpec, errors
 from cib_flows.cli import main
 from cib_flows.functions._shared import site
 
@@ -106,6 +107,23 @@ def test_the_readme_shows_the_python_example_as_it_is() -> None:
     assert example in shown
     for program in shown:
         compile(program, "README.md", "exec")
+
+
+def test_the_page_on_python_names_what_is_there() -> None:
+    page = text_of("docs/python.md")
+    for program in blocks("docs/python.md", "python"):
+        compile(program, "docs/python.md", "exec")
+    named = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", page, re.MULTILINE)
+    api = {name: said for name, said in named if not name.endswith("Error")}
+    own = {name for name in cib_flows.__all__ if not name.endswith("Error")} - {"__version__"}
+    assert set(api) == own
+    for name, said in api.items():
+        for attribute in re.findall(r"`(\w+)`", said.partition(":")[2]):
+            assert hasattr(getattr(cib_flows, name), attribute), f"{name}.{attribute}"
+    words = set(re.findall(r"`(\w+Error)`", page))
+    assert words == set(errors.__all__)
+    for name, _, code in re.findall(r"^\| `(\w+Error)` \| ([^|]+) \| (\d) \|", page, re.MULTILINE):
+        assert getattr(errors, name).exit_code == int(code)
 
 
 def test_the_readme_names_every_field_of_the_form() -> None:
