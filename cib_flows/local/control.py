@@ -49,21 +49,25 @@ def start(
     ``embedded``; None keeps what it has. ``faults`` (see :mod:`cib_flows.local.faults`) hold for
     this one start. Raises :class:`ServiceError` when the server does not come up.
     """
-    running = home.running()
-    if running is not None:
-        return Started(running, already=True)
     home.prepare()
-    install_endpoint(home, home.write_site(site))
-    if broker is not None:
-        home.write_broker(None if broker == "embedded" else broker)
-    command = [sys.executable, "-m", "cib_flows.local.server", "--home", str(home.path)]
-    if port is not None:
-        command += ["--port", str(port)]
-    if not compute_port:
-        command.append("--no-compute-port")
-    if faults:
-        command += ["--faults", faults]
+    with home.alone():
+        running = _settled(home)
+        if running is not None:
+            return Started(running, already=True)
+        install_endpoint(home, home.write_site(site))
+        if broker is not None:
+            home.write_broker(None if broker == "embedded" else broker)
+        words = ["--port", str(port)] if port is not None else []
+        words += [] if compute_port else ["--no-compute-port"]
+        words += ["--faults", faults] if faults else []
+        return Started(_launch(home, words), already=False)
+
+
+def _launch(home: Home, words: list[str]) -> ServerRecord:
+    """Begin a server process; returns when it answers, and leaves none behind that does not."""
+    command = [sys.executable, "-m", "cib_flows.local.server", "--home", str(home.path), *words]
     reader, writer = os.pipe()
+    answer = process = None
     try:
         with open(home.log_path, "ab") as log:
             process = subprocess.Popen(
@@ -83,9 +87,11 @@ def start(
         os.close(reader)
         if writer >= 0:
             os.close(writer)
+        # Also where whoever waits for it gives up, with Ctrl-C.
+        if process is not None and (answer is None or "error" in answer):
+            process.kill()
+            process.wait()
     if answer is None or "error" in answer:
-        process.kill()
-        process.wait()
         raise ServiceError(
             (answer or {}).get("error")
             or "The local Globus did not come up; its log's last line is: "
@@ -99,7 +105,20 @@ def start(
         )
     # The server outlives this process; without this, Python warns that a child was not waited for.
     process.returncode = 0
-    return Started(record, already=False)
+    return record
+
+
+def _settled(home: Home) -> ServerRecord | None:
+    """Where the server answers, once one that is coming up does, or that is ending has; None when
+    none runs."""
+    deadline = time.monotonic() + START_LIMIT
+    while (record := home.running()) is None and home.is_locked():
+        if time.monotonic() > deadline:
+            raise ServiceError(
+                "A server of this home neither answers nor ends.", hint=f"See {home.log_path}."
+            )
+        time.sleep(0.02)
+    return record
 
 
 def _first_line(descriptor: int, limit: float) -> dict[str, Any] | None:
@@ -119,22 +138,30 @@ def _first_line(descriptor: int, limit: float) -> dict[str, Any] | None:
 def stop(home: Home, limit: float = STOP_LIMIT) -> bool:
     """Stop the server of ``home``; returns whether one ran. One that does not end in time is
     killed. Where a server was killed, what it left running is ended."""
-    record = home.running()
-    if record is None or record.pid is None:
-        if home.runs_dir.is_dir() and not home.is_locked():
-            _end_orphans(home)
+    if not home.path.is_dir():
         return False
+    with home.alone():
+        record = _settled(home)
+        if record is None or record.pid is None:
+            if home.runs_dir.is_dir():
+                _end_orphans(home)
+            return False
+        _end(home, record.pid, limit)
+        return True
+
+
+def _end(home: Home, pid: int, limit: float) -> None:
     for number, patience in ((signal.SIGTERM, limit), (signal.SIGKILL, 5.0)):
         try:
-            os.kill(record.pid, number)
+            os.kill(pid, number)
         except ProcessLookupError:
             pass
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             if not home.is_locked():
-                return True
+                return
             time.sleep(0.02)
-    raise ServiceError(f"The local Globus (process {record.pid}) does not end.")
+    raise ServiceError(f"The local Globus (process {pid}) does not end.")
 
 
 def _end_orphans(home: Home) -> None:

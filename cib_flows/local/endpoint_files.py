@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from cib_flows.bundle import IMAGE_CHECK, image_check
 from cib_flows.errors import UsageError
 from cib_flows.local.home import Home, write_aside
 
@@ -26,7 +27,7 @@ _SAFE_ROOT = re.compile(r"/[A-Za-z0-9._/+@~-]+")
 
 
 def install_endpoint(home: Home, site: Mapping[str, Any]) -> list[Path]:
-    """Write the endpoint's three files into the home; returns those left alone because they were
+    """Write the endpoint's files into the home; returns those left alone because they were
     edited.
 
     The schema admits images below the site's ``root`` only. Raises :class:`UsageError` for a root
@@ -42,6 +43,9 @@ def install_endpoint(home: Home, site: Mapping[str, Any]) -> list[Path]:
     # The pattern stands inside a JSON string, so the escaped root is escaped once more.
     escaped = json.dumps(re.escape(root))[1:-1]
     contents[SCHEMA] = contents[SCHEMA].replace("<image-root>", escaped)
+    check = str(home.endpoint_dir / IMAGE_CHECK)
+    contents[TEMPLATE] = contents[TEMPLATE].replace("<check-image>", check)
+    contents[IMAGE_CHECK] = image_check()
     record = home.endpoint_dir / _INSTALLED
     try:
         written: dict[str, str] = json.loads(record.read_text("utf-8"))

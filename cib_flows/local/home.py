@@ -8,6 +8,7 @@ layout is part of the contract with the rest of the package::
     state.db       every service's tables
     server.json    pid, port, compute_port, amqp_port of the server
     server.lock    locked for as long as the server lives
+    start.lock     locked while somebody starts or stops it
     server.log     what the server and its engines had to say
     broker         URL of the RabbitMQ that endpoint daemons use (0600); absent: the embedded queue
     site.json      the site profile that functions read
@@ -26,7 +27,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,30 @@ _SERVICES = (
 def write_aside(path: Path, text: str, mode: int = 0o644) -> None:
     """Replace ``path`` by ``text`` so that a reader, or a crash, sees the old file or the new
     one."""
+    os.replace(_aside(path, text, mode), path)
+
+
+def _aside(path: Path, text: str, mode: int) -> Path:
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
-    os.replace(aside, path)
+    return aside
+
+
+def _write_once(path: Path, text: str, mode: int) -> None:
+    """Make ``path``, unless there is one: where several do so at once, all find the same."""
+    if path.exists():
+        return
+    aside = _aside(path, text, mode)
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        pass
+    finally:
+        os.unlink(aside)
 
 
 def _try_lock(descriptor: int, kind: int) -> bool:
@@ -142,10 +160,9 @@ class Home:
         os.chmod(self.path, 0o700)
         for folder in (self.endpoint_dir, self.runs_dir, self.staging_dir):
             folder.mkdir(exist_ok=True)
-        if not self.client_path.exists():
-            write_aside(self.client_path, json.dumps(asdict(Client.new()), indent=2) + "\n", 0o600)
-        if not self.token_path.exists():
-            write_aside(self.token_path, secrets.token_urlsafe(32) + "\n", 0o600)
+        client = json.dumps(asdict(Client.new()), indent=2) + "\n"
+        _write_once(self.client_path, client, 0o600)
+        _write_once(self.token_path, secrets.token_urlsafe(32) + "\n", 0o600)
         return self.client()
 
     def client(self) -> Client:
@@ -240,6 +257,17 @@ class Home:
         finally:
             os.close(descriptor)
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold off whoever else starts or stops this home's server, which must exist."""
+        path = self.path / "start.lock"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
     def is_locked(self) -> bool:
         """Whether a server process of this home is alive."""
         if not self.lock_path.exists():
@@ -258,6 +286,13 @@ class Home:
         """Where the server answers, or None when none runs."""
         record = self.last_record() if self.is_locked() else None
         return record if record is not None and record.pid is not None else None
+
+    def forget_last_server(self) -> None:
+        """Say that no server answers yet; called by the one that has the lock and will. The last
+        one's pid, where it was killed, may be anybody's by now."""
+        last = self.last_record()
+        if last is not None and last.pid is not None:
+            self.write_record(replace(last, pid=None, compute_port=None))
 
     def write_record(self, record: ServerRecord) -> None:
         write_aside(self.server_path, json.dumps(asdict(record), indent=2) + "\n")

@@ -333,6 +333,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not was_free:
             tell({"error": f"Another server already serves {home.path}."})
             return 1
+        home.forget_last_server()
         try:
             asyncio.run(
                 serve(

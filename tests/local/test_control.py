@@ -3,7 +3,11 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ import pytest
 from cib_flows.errors import ServiceError
 from cib_flows.local import control
 from cib_flows.local.home import Home
+from cib_flows.local.process import python_environment
 
 from .conftest import LocalGlobus, until
 
@@ -54,6 +59,67 @@ def test_a_killed_server_is_not_taken_for_a_running_one(own_globus: OwnGlobus) -
     assert globus.home.server_path.exists(), "its record is stale, and still there"
     assert globus.home.running() is None
     assert not control.start(globus.home, compute_port=False).already
+
+
+def test_several_who_start_a_new_home_at_once_find_one_server(tmp_path: Path) -> None:
+    homes = [Home(tmp_path / "home") for _ in range(4)]
+    try:
+        with ThreadPoolExecutor(len(homes)) as pool:
+            found = list(pool.map(lambda home: control.start(home, compute_port=False), homes))
+        assert len({started.record.pid for started in found}) == 1
+        assert sorted(started.already for started in found) == [False, True, True, True]
+        assert not list(homes[0].path.glob(".*.*")), "nothing is left of those who lost"
+        globus = LocalGlobus(homes[0], homes[0].environment())
+        assert globus.flows.list_flows().http_status == 200, "the server knows the written secret"
+    finally:
+        control.stop(homes[0])
+
+
+def test_many_who_prepare_a_new_home_agree_on_its_identity(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        clients = set(pool.map(lambda _: Home(tmp_path / "home").prepare(), range(32)))
+    assert clients == {Home(tmp_path / "home").client()}
+
+
+def test_a_pid_of_a_killed_server_that_is_anothers_now_is_left_alone(
+    own_globus: OwnGlobus,
+) -> None:
+    """A server that is just coming up must not be looked for under the number of the last one."""
+    home = own_globus().home
+    kill(home)
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as bystander:
+        try:
+            last = home.last_record()
+            assert last is not None
+            home.write_record(replace(last, pid=bystander.pid))
+            words = ["-m", "cib_flows.local.server", "--home", str(home.path), "--no-compute-port"]
+            with subprocess.Popen(
+                [sys.executable, *words],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=python_environment(os.environ),
+            ) as server:
+                until(home.is_locked)
+                assert control.stop(home)
+                assert server.wait(30) == 0
+            assert bystander.poll() is None
+        finally:
+            bystander.kill()
+
+
+def test_a_start_that_is_broken_off_leaves_no_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path / "home")
+
+    def interrupted(*_: object) -> None:
+        until(home.is_locked)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(control, "_first_line", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        control.start(home, compute_port=False)
+    assert not home.is_locked()
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path, taken_port: int) -> None:
