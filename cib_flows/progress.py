@@ -18,7 +18,6 @@ from cib_flows.tasks import FunctionCall, start_call
 
 __all__ = [
     "STEP_TITLES",
-    "TERMINAL",
     "LogFollower",
     "Progress",
     "pause_after",
@@ -45,7 +44,6 @@ STEP_TITLES = {
     "EndPublication": "cleaning up at the source",
     "ReportFailure": "finding out what went wrong",
 }
-TERMINAL = ("SUCCEEDED", "FAILED", "ENDED")
 GIVE_UP_AFTER = 3
 
 

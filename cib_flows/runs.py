@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,6 @@ from cib_flows.errors import CibFlowsError, NotFoundError, RunFailedError, Servi
 from cib_flows.failures import BuildFailure, failure_of, inactive_reason, output_of
 from cib_flows.profiles import Globus
 from cib_flows.progress import (
-    TERMINAL,
     LogFollower,
     Progress,
     newest_entries,
@@ -26,6 +25,7 @@ from cib_flows.progress import (
     step_in,
     title_of,
 )
+from cib_flows.run_status import TERMINAL, RunStatus
 from cib_flows.services import RefusedError, explained, is_transient
 from cib_flows.starting import start_once
 from cib_flows.tasks import call_function
@@ -38,25 +38,6 @@ __all__ = ["BuildRun", "RunStatus"]
 MAX_LABEL = 64
 # Each of these has had the SDK's own five retries: together some minutes.
 OUTAGES_ENDURED = 6
-
-
-@dataclass(frozen=True)
-class RunStatus:
-    """A run as the Flows service shows it. Times are ISO 8601; ``completed_at`` is empty until
-    it ended.
-    """
-
-    run_id: str
-    status: str
-    flow_id: str
-    label: str
-    started_at: str
-    completed_at: str
-    description: str
-
-    @property
-    def is_over(self) -> bool:
-        return self.status in TERMINAL
 
 
 class BuildRun:
@@ -113,18 +94,7 @@ class BuildRun:
 
     def status(self) -> RunStatus:
         """Where the run is now."""
-        run = self._document()
-        details = run.get("details")
-        described = details.get("description") if isinstance(details, Mapping) else None
-        return RunStatus(
-            run_id=self.run_id,
-            status=str(run.get("status") or ""),
-            flow_id=str(run.get("flow_id") or ""),
-            label=str(run.get("label") or ""),
-            started_at=str(run.get("start_time") or ""),
-            completed_at=str(run.get("completion_time") or ""),
-            description=str(described or run.get("display_status") or ""),
-        )
+        return RunStatus.of({**self._document(), "run_id": self.run_id})
 
     def logs(self) -> list[dict[str, Any]]:
         """All log entries, oldest first, as the service gives them: ``time, code, description,

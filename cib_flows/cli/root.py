@@ -25,6 +25,7 @@ COMMANDS = {
     "validate": "cib_flows.cli.specs:validate",
     "deploy": "cib_flows.cli.deploy:deploy",
     "start": "cib_flows.cli.runs:start",
+    "runs": "cib_flows.cli.runs:runs",
     "status": "cib_flows.cli.runs:status",
     "logs": "cib_flows.cli.runs:logs",
     "wait": "cib_flows.cli.runs:wait",

@@ -1,4 +1,4 @@
-"""``start``, ``status``, ``logs``, ``wait``, ``cancel`` and ``resume``: runs one by one."""
+"""``start``, ``runs``, ``status``, ``logs``, ``wait``, ``cancel`` and ``resume``: runs one by one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cib_flows.cli.output import note, print_json
 from cib_flows.cli.specs import read_spec
 from cib_flows.errors import UsageError
 
-__all__ = ["cancel", "logs", "resume", "start", "status", "wait"]
+__all__ = ["cancel", "logs", "resume", "runs", "start", "status", "wait"]
 
 run_argument = click.argument("run_id", metavar="RUN")
 
@@ -45,6 +45,25 @@ def start(
         print_json({"ok": True, "run_id": run.run_id})
     else:
         click.echo(run.run_id)
+
+
+@click.command(short_help="List the newest runs.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many."
+)
+@common_options
+def runs(common: Common, limit: int) -> None:
+    """List the runs of the deployed flows that you may see, newest first."""
+    from cib_flows.run_status import newest_runs
+
+    found = newest_runs(common.connect(), limit)
+    if common.json:
+        print_json({"ok": True, "runs": [asdict(run) for run in found]})
+        return
+    for run in found:
+        click.echo(f"{run.run_id}  {run.status:9s}  {run.started_at:32s}  {run.label}")
+    if not found:
+        note("There is no run yet.")
 
 
 @click.command(short_help="Say where a run is.")

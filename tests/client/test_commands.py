@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import responses
 from click.testing import CliRunner, Result
+from responses import matchers
 
 from cib_flows.cli import main
 from cib_flows.deployment_record import save_deployment
@@ -164,6 +165,24 @@ def test_options_reach_the_flows_input(deployed: responses.RequestsMock, spec: s
 
 def test_start_prints_the_runs_id_alone(deployed: responses.RequestsMock, spec: str) -> None:
     assert cib_flows("start", spec).stdout == f"{RUN_ID}\n"
+
+
+def test_runs_are_listed_newest_first_over_pages(deployed: responses.RequestsMock) -> None:
+    older = {**run_document("FAILED"), "run_id": FLOW_ID, "label": "older:latest"}
+    question = {"filter_flow_id": FLOW_ID, "orderby": "start_time DESC"}
+    for marker, run, following in (("", run_document("ACTIVE"), "more"), ("more", older, None)):
+        deployed.get(
+            f"{FLOWS}/runs",
+            json={"runs": [run], "marker": following, "has_next_page": following is not None},
+            match=[
+                matchers.query_param_matcher({**question, **({"marker": marker} if marker else {})})
+            ],
+        )
+    shown = cib_flows("runs").stdout.splitlines()
+    assert [line.split()[:2] for line in shown] == [[RUN_ID, "ACTIVE"], [FLOW_ID, "FAILED"]]
+    assert [line.split()[-1] for line in shown] == ["pandas:latest", "older:latest"]
+    told = json.loads(cib_flows("runs", "--limit", "1", "--json").stdout)
+    assert [run["run_id"] for run in told["runs"]] == [RUN_ID]
 
 
 def test_the_status_of_a_failed_run_is_its_reason(
