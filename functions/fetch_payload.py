@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from typing import Any
 
 from ._shared.archives import refuse_odd_files, unpack
@@ -18,6 +17,7 @@ from ._shared.results import StepFailed, run_step, shorten
 from ._shared.run_folder import RunFolder
 from ._shared.site import load_site
 from ._shared.spec_words import without_secrets
+from ._shared.staged import take_file, take_folder
 from ._shared.working import working
 
 
@@ -118,11 +118,10 @@ def _from_staging(payload: dict[str, Any], site: dict[str, Any], folder: RunFold
         )
     if os.path.isdir(staged):
         refuse_odd_files(staged, site["payload_limit_bytes"])
+        take_folder(staged, folder.payload, site["payload_limit_bytes"])
         if payload["sha256"]:
-            digest, _, _ = tree_digest(staged)
+            digest, _, _ = tree_digest(folder.payload)
             _check_sha256(digest, payload["sha256"])
-        os.rmdir(folder.payload)
-        shutil.copytree(staged, folder.payload, symlinks=True)
     else:
         if not os.path.isfile(staged) or os.path.getsize(staged) > site["payload_limit_bytes"]:
             raise StepFailed(
@@ -131,7 +130,8 @@ def _from_staging(payload: dict[str, Any], site: dict[str, Any], folder: RunFold
                 f"{site['payload_limit_bytes']} bytes.",
             )
         aside = os.path.join(folder.work, "download")
-        shutil.copyfile(staged, aside)
+        remove_tree(aside)
+        take_file(staged, aside, site["payload_limit_bytes"])
         name = os.path.basename(payload["source"]["path"].rstrip("/"))
         _take_file(aside, name, sha256_file(aside), payload, site, folder)
     remove_tree(os.path.dirname(staged))

@@ -487,6 +487,61 @@ def test_a_delivered_folder_with_a_link_to_elsewhere_is_refused(
     assert "link that leaves it: link" in refused(run, "payload_refused")
 
 
+def test_a_folder_that_becomes_a_link_while_it_is_copied_is_not_followed(
+    delivered: Callable[..., tuple[Run, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "token").write_text("secret")
+    run, place = delivered()
+    (place / "sub").mkdir(parents=True)
+    (place / "sub" / "a").write_bytes(b"1")
+    make_folder = os.mkdir
+
+    def swap(path: str, *given: Any, **named: Any) -> None:
+        make_folder(path, *given, **named)
+        if path.endswith("payload/sub"):
+            shutil.rmtree(place / "sub")
+            (place / "sub").symlink_to(secrets)
+
+    monkeypatch.setattr(os, "mkdir", swap)
+    fetched(run)
+    assert content(run) == {}
+
+
+def test_a_file_that_becomes_a_link_after_it_was_looked_at_is_refused(
+    delivered: Callable[..., tuple[Run, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text("secret")
+    run, place = delivered()
+    place.write_bytes(b"1")
+    size_of = os.path.getsize
+
+    def swap(path: Any) -> int:
+        size = size_of(path)
+        if path == str(place):
+            place.unlink()
+            place.symlink_to(tmp_path / "token")
+        return size
+
+    monkeypatch.setattr(os.path, "getsize", swap)
+    assert "cannot be read" in refused(run, "payload_refused")
+    assert content(run) == {}
+
+
+def test_a_payload_from_staging_loses_all_modes_but_the_execute_bit(
+    delivered: Callable[..., tuple[Run, Path]],
+) -> None:
+    run, place = delivered()
+    place.mkdir()
+    for name, mode in (("tool", 0o4711), ("shut", 0o600)):
+        (place / name).write_bytes(b"x")
+        (place / name).chmod(mode)
+    fetched(run)
+    modes = {p.name: oct(p.stat().st_mode & 0o7777) for p in (run.work / "payload").iterdir()}
+    assert modes == {"tool": "0o755", "shut": "0o644"}
+
+
 @pytest.mark.parametrize("kind", ["link", "pipe", "too large"])
 def test_something_odd_in_the_staging_place_is_refused(
     delivered: Callable[..., tuple[Run, Path]], site: Site, tmp_path: Path, kind: str
