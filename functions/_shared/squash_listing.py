@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from .sif import SquashPartition
 
 LISTING_LIMIT_S = 600
+MAX_ENTRIES_LISTED = 5_000_000
+MAX_LINE_BYTES = 16 * 1024
 # -rw-r--r-- 0/0   1234 2026-11-20 09:21 squashfs-root/usr/bin/x, or "8, 1" in place of a device's size
 LINE = re.compile(
     r"(?P<mode>[-dlcbps][-rwxsStT]{9}) (?P<uid>\d+)/(?P<gid>\d+) +(?P<size>\d+(?:, *\d+)?) "
@@ -31,30 +35,38 @@ class ListedFile:
 
 
 def list_image(path: str, partition: SquashPartition) -> list[ListedFile] | None:
-    """Everything in the image; None where the node has no ``unsquashfs`` that can read it."""
+    """Everything in the image; None where the node has no ``unsquashfs`` that can read it, or it has no end."""
     program = shutil.which("unsquashfs")
     if not program:
         return None
     command = [program, "-o", str(partition.offset), "-d", "", "-lln", path]
     try:
-        listed = subprocess.run(
+        lister = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            timeout=LISTING_LIMIT_S,
-            check=False,
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except OSError:
         return None
-    found = list(parse_listing(listed.stdout.decode("utf-8", "surrogateescape")))
-    return found if found and listed.returncode == 0 else None
+    # a file system that a stranger wrote may hold itself, and then its listing has no end
+    ending = threading.Timer(LISTING_LIMIT_S, lister.kill)
+    ending.start()
+    try:
+        with lister:
+            lines = iter(lambda: lister.stdout.readline(MAX_LINE_BYTES), b"")  # type: ignore[union-attr]
+            found = list(islice(parse_listing(lines), MAX_ENTRIES_LISTED + 1))
+            if len(found) > MAX_ENTRIES_LISTED:
+                lister.kill()
+    finally:
+        ending.cancel()
+    return found if found and lister.returncode == 0 else None
 
 
-def parse_listing(text: str) -> Iterator[ListedFile]:
-    """The entries of ``unsquashfs -lln``; other lines are passed over."""
-    for line in text.split("\n"):
-        found = LINE.fullmatch(line)
+def parse_listing(lines: Iterable[bytes]) -> Iterator[ListedFile]:
+    """The entries in the lines of ``unsquashfs -lln``; other lines are passed over."""
+    for line in lines:
+        found = LINE.fullmatch(line.decode("utf-8", "surrogateescape").rstrip("\n"))
         if found:
             yield ListedFile(
                 "/" + found["path"],

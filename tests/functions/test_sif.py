@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cib_flows.functions._shared import squash_listing
 from cib_flows.functions._shared.sif import (
     DESCRIPTOR,
     HEADER,
+    SquashPartition,
     partition_sha256,
     squash_partition,
 )
@@ -93,7 +96,7 @@ crw------- 0/0                  1,   3 2026-11-20 09:21 /opt/cib/null
 
 
 def test_what_only_the_owner_can_read_is_told_where_it_matters() -> None:
-    listing = list(parse_listing(LISTING))
+    listing = list(parse_listing(LISTING.encode().splitlines(keepends=True)))
     assert len(listing) == 10
     assert unreadable(listing, ["/opt/cib", "/payload"], everywhere=False) == [
         "/opt/cib/secret file",
@@ -104,3 +107,25 @@ def test_what_only_the_owner_can_read_is_told_where_it_matters() -> None:
         "/usr/lib/python3/dist-packages/x.py",
         "/opt/cibx",
     ]
+
+
+@pytest.mark.parametrize(
+    ("prints", "count"),
+    [
+        ("cat {listing}", 10),
+        ('yes "$(tail -n 1 {listing})"', None),
+        ("cat {listing}; exit 1", None),
+    ],
+    ids=["whole", "endless", "damaged"],
+)
+def test_a_listing_that_fails_or_has_no_end_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prints: str, count: int | None
+) -> None:
+    (tmp_path / "listing").write_text(LISTING)
+    program = tmp_path / "unsquashfs"
+    program.write_text("#!/bin/sh\n" + prints.format(listing=tmp_path / "listing"))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(squash_listing, "MAX_ENTRIES_LISTED", 1000)
+    listing = squash_listing.list_image("x.sif", SquashPartition(0, 1, "x86_64"))
+    assert (listing and len(listing)) == count
