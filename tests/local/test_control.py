@@ -87,24 +87,22 @@ def test_a_pid_of_a_killed_server_that_is_anothers_now_is_left_alone(
     """A server that is just coming up must not be looked for under the number of the last one."""
     home = own_globus().home
     kill(home)
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as bystander:
-        try:
-            last = home.last_record()
-            assert last is not None
-            home.write_record(replace(last, pid=bystander.pid))
-            words = ["-m", "cib_flows.local.server", "--home", str(home.path), "--no-compute-port"]
-            with subprocess.Popen(
-                [sys.executable, *words],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=python_environment(os.environ),
-            ) as server:
-                until(home.is_locked)
-                assert control.stop(home)
-                assert server.wait(30) == 0
-            assert bystander.poll() is None
-        finally:
-            bystander.kill()
+    words = ["-m", "cib_flows.local.server", "--home", str(home.path), "--no-compute-port"]
+    environment = python_environment(os.environ)
+    bystander = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    last = home.last_record()
+    assert last is not None
+    home.write_record(replace(last, pid=bystander.pid))
+    server = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL, env=environment)
+    try:
+        until(home.is_locked)
+        assert control.stop(home)
+        assert server.wait(30) == 0
+        assert bystander.poll() is None
+    finally:
+        for process in (bystander, server):
+            process.kill()
+            process.communicate()
 
 
 def test_a_start_that_is_broken_off_leaves_no_server(
