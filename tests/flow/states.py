@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 COMPUTE = "https://compute.actions.globus.org/v3"
@@ -30,3 +30,59 @@ def one_state(state: Mapping[str, Any], **others: Mapping[str, Any]) -> dict[str
         "StartAt": "Only",
         "States": {"Only": dict(state), **{name: dict(s) for name, s in others.items()}},
     }
+
+
+ALL_ERRORS = ["ActionUnableToRun", "ActionFailedException", "ActionTimeout"]
+TASK = {"function_id": ENDPOINT, "kwargs": {"x.$": "$.x"}}
+
+# A flow in which nothing is wrong: every test below breaks one thing.
+SOUND: dict[str, Any] = {
+    "StartAt": "Plan",
+    "States": {
+        "Plan": {
+            "Type": "ExpressionEval",
+            "Parameters": {"folder.=": "x + '/'", "has_note.=": "is_present('note')"},
+            "ResultPath": "$.plan",
+            "Next": "Work",
+        },
+        "Work": action(
+            Parameters={"endpoint_id.$": "$.endpoint", "tasks": [TASK]},
+            ResultPath="$.Work",
+            Catch=[{"ErrorEquals": ALL_ERRORS, "ResultPath": "$.caught", "Next": "Failed"}],
+            Next="HasNote",
+        ),
+        "HasNote": {
+            "Type": "Choice",
+            "Choices": [{"Variable": "$.plan.has_note", "BooleanEquals": True, "Next": "Keep"}],
+            "Default": "Done",
+        },
+        "Keep": {
+            "Type": "Pass",
+            "Parameters": {"note.$": "$.note"},
+            "ResultPath": "$.kept",
+            "Next": "Done",
+        },
+        "Done": {
+            "Type": "Pass",
+            "Parameters": {"output.$": "$.Work.details.results[0].output"},
+            "ResultPath": "$.done",
+            "End": True,
+        },
+        "Failed": {"Type": "Fail", "Error": "E", "Cause": "It went wrong."},
+    },
+}
+INPUT: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["x", "endpoint"],
+    "properties": {
+        "x": {"type": "string"},
+        "endpoint": {"type": "string", "format": "globus-compute-endpoint"},
+        "note": {"type": "string", "default": ""},
+    },
+}
+
+
+def more_choice(rule: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
+    """Puts a rule before the others of the Choice in the states of ``SOUND``."""
+    return lambda states: states["HasNote"]["Choices"].insert(0, {**rule, "Next": "Done"})
