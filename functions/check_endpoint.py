@@ -23,6 +23,7 @@ from ._shared.node_check import (
     SHARED_TYPES,
     YELLOW,
     free_bytes,
+    is_real_root,
     job_point,
     mount_of,
     node_points,
@@ -75,7 +76,7 @@ def _check(part: str) -> dict[str, Any]:
     points += _modules_points(site)
     points += [*node_points(site, site["root"]), _cache_point(site), job_point(site)]
     points += [_fuse_point(), _tools_point(site)]
-    if find_apptainer():
+    if find_apptainer() and not is_real_root():
         points += _tiny_points(site)
     return _report(site["name"], points, versions)
 

@@ -66,7 +66,7 @@ class Builder:
         options = FAKEROOT_OPTIONS[self.site["fakeroot"]]
         command += options
         if os.geteuid() == 0 and not options:
-            # root in a container or VM may lack capabilities that a plain build asks for; a mapped root has them
+            # root of a namespace, such as a container's, lacks capabilities that a plain build asks for
             command.append("--fakeroot")
         arguments = squash_arguments(self.site, self.version)
         if arguments:

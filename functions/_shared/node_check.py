@@ -25,6 +25,9 @@ USERNS_TODO = (
     "Build on another node or partition, or ask the administrator to allow unprivileged user namespaces "
     "or to install Apptainer with its setuid starter."
 )
+# A spec's commands, and a stranger's image when it is verified, run as this account.
+ROOT_FOUND = "This process is root, and a build would run the spec's commands as root of the node."
+ROOT_TODO = "Run the endpoint as an ordinary account; in a container or a CI job, add one and start it as that."
 
 
 def point(name: str, state: str, found: str, todo: str = "", code: str = "") -> dict[str, str]:
@@ -36,8 +39,10 @@ def prepare_node(site: dict[str, Any], least_s: float = LEAST_USEFUL_S) -> dict[
     """Make this process fit to build or run images: modules loaded, limits cut to the batch job's.
 
     ``least_s`` is the time that the step needs at least. Raises :class:`StepFailed` with the cause when the
-    node cannot do it.
+    node cannot do it, or must not.
     """
+    if is_real_root():
+        raise StepFailed("apptainer_unusable", ROOT_FOUND, ROOT_TODO)
     load_modules(site)
     return within_job(site, least_s)
 
@@ -78,8 +83,8 @@ def engine_point() -> dict[str, str]:
 
 def privilege_points(fakeroot: str = "auto") -> list[dict[str, str]]:
     """Whether this account can become root in a build, and by which way; ``fakeroot`` is the site's mode."""
-    if os.geteuid() == 0 and is_real_root():
-        return [point("user namespaces", GREEN, "Not needed: the endpoint runs as root.")]
+    if is_real_root():
+        return [point("account", RED, ROOT_FOUND, ROOT_TODO, "apptainer_unusable")]
     setuid = has_setuid_starter()
     points = []
     off = userns_off()
@@ -125,7 +130,9 @@ def privilege_points(fakeroot: str = "auto") -> list[dict[str, str]]:
 
 
 def is_real_root() -> bool:
-    """Whether root here is root on the node, not only in a user namespace."""
+    """Whether this process is root on the node, not only in a user namespace."""
+    if os.geteuid() != 0:
+        return False
     fields = _read("/proc/self/uid_map").split()
     return len(fields) != 3 or int(fields[2]) >= 2**31
 

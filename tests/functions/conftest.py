@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cib_flows.functions._shared import downloads
+from cib_flows.functions._shared import downloads, node_check
 from cib_flows.functions._shared.site import load_site
 from cib_flows.functions.build_image import build_image
 from cib_flows.functions.render_recipe import render_recipe
@@ -45,6 +45,8 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch, _no_engine: Path) -> Non
             ("APPTAINER", "SINGULARITY", "CIB_FLOWS_")
         ):
             monkeypatch.delenv(name)
+    # root may not build, and may run these tests, which start no engine
+    monkeypatch.setattr(node_check, "is_real_root", lambda: False)
     monkeypatch.setenv("PATH", f"{_no_engine}:{os.environ['PATH']}")
     # the public certificates take longer to read than most tests, and no test asks a public server
     monkeypatch.setenv("SSL_CERT_FILE", str(_no_engine / "no-certificates"))

@@ -96,6 +96,31 @@ def states(points: list[dict[str, str]]) -> dict[str, str]:
     return {point["name"]: point["state"] for point in points}
 
 
+REAL_ROOT = node_check.is_real_root  # which other tests know nothing of
+NODE, CONTAINER = "         0          0 4294967295\n", "         0       1000          1\n"
+
+
+@pytest.mark.parametrize(("uid_map", "is_root"), [(NODE, True), (CONTAINER, False)])
+def test_root_of_the_node_is_refused_and_root_of_a_namespace_is_not(
+    kernel: dict[str, str],
+    site: Site,
+    monkeypatch: pytest.MonkeyPatch,
+    uid_map: str,
+    is_root: bool,
+) -> None:
+    monkeypatch.setattr(node_check, "is_real_root", REAL_ROOT)
+    kernel["/proc/self/uid_map"] = uid_map
+    assert states(privilege_points()).get("account") is None
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert states(privilege_points()).get("account") == ("red" if is_root else None)
+    if is_root:
+        with pytest.raises(StepFailed, match="root of the node") as refused:
+            node_check.prepare_node(site.loaded())
+        assert "ordinary account" in refused.value.hint
+    else:
+        node_check.prepare_node(site.loaded())
+
+
 @pytest.mark.parametrize(
     "path", ["/proc/sys/user/max_user_namespaces", "/proc/sys/kernel/unprivileged_userns_clone"]
 )
