@@ -3,9 +3,11 @@ kept and just after; started again, it ends each run as if nothing had happened.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ COMPUTE = "https://compute.actions.globus.org/v3"
 TRANSFER = "https://transfer.actions.globus.org"
 HELLO = "https://actions.globus.org/hello_world"
 SEARCH = "https://actions.globus.org/search"
+INNER = "https://flows.globus.org/flows/INNER"  # stands for the flow that a story's own one calls
 
 PATIENCE = 60.0
 WHOLE_POLICY = {"status": ["INACTIVE", "SUCCEEDED", "FAILED"]}
@@ -49,6 +52,7 @@ class Trial:
 class Story:
     """A flow, and what its user does besides starting it.
 
+    :param inner: the flow at :data:`INNER`
     :param setup: called once, with a server; what every run is given
     :param prepare: makes what one run needs, without a server
     :param act: called with the run's document, over and over until the run has ended
@@ -59,6 +63,7 @@ class Story:
     name: str
     states: dict[str, State]
     ends: str = "SUCCEEDED"
+    inner: dict[str, State] = field(default_factory=dict)
     setup: Callable[[Nursery], dict[str, Any]] = lambda nursery: {}
     prepare: Callable[[Trial], dict[str, Any]] = lambda trial: {}
     act: Callable[[Trial, dict[str, Any]], None] = lambda trial, run: None
@@ -67,8 +72,18 @@ class Story:
     first: int = 1  # the change to begin with, where those before are every story's
     lives: bool = True  # whether it can end where each server lives for one change only
 
-    def definition(self) -> dict[str, Any]:
-        return {"StartAt": next(iter(self.states)), "States": self.states}
+    def create(self, nursery: Nursery) -> str:
+        """The id of its flow."""
+        return _flow(nursery, self.name, self.states, self.inner)
+
+
+def _flow(nursery: Nursery, title: str, states: dict[str, State], inner: dict[str, State]) -> str:
+    definition = {"StartAt": next(iter(states)), "States": states}
+    if inner:
+        called = INNER.replace("INNER", _flow(nursery, f"{title}, called", inner, {}))
+        definition = json.loads(json.dumps(definition).replace(INNER, called))
+    flow = {"title": title, "definition": definition, "input_schema": {}}
+    return str(nursery.post("flows", flow)["id"])
 
 
 def action(url: str, parameters: dict[str, Any], **fields: Any) -> State:
@@ -149,8 +164,14 @@ def consent_and_resume(trial: Trial, run: dict[str, Any]) -> None:
 
 
 def cancel(trial: Trial, run: dict[str, Any]) -> None:
-    if run["status"] == "ACTIVE" and run["details"]["code"] == "WaitStarted":
+    if run["status"] == "ACTIVE" and run["details"]["code"] in ("WaitStarted", "ActionStarted"):
         trial.nursery.post(f"runs/{run['run_id']}/cancel")
+
+
+def no_run_is_left(trial: Trial) -> None:
+    with contextlib.closing(sqlite3.connect(trial.nursery.home.database_path)) as database:
+        (left,) = database.execute("SELECT count(*) FROM runs WHERE status = 'ACTIVE'").fetchone()
+    assert left == 0
 
 
 # Counts its executions, and ends when it is told to.
@@ -292,6 +313,35 @@ STORIES = [
         lives=False,  # the second that it takes is no change
     ),
     Story(
+        "called-flow",
+        {
+            "Call": action(
+                INNER, {"collection.$": "$.collection", "name.$": "$.name"}, Next="Last"
+            ),
+            "Last": LAST,
+        },
+        inner={
+            # Fails where it is done a second time.
+            "Make": action(
+                f"{TRANSFER}/mkdir",
+                {"endpoint_id.$": "$.collection", "path.=": "'/' + name + '/made'"},
+            ),
+        },
+        prepare=empty_place,
+        check=is_a_folder,
+        first=3,
+    ),
+    Story(
+        "called-flow-canceled",
+        {"Call": action(INNER, {})},
+        inner={"Rest": {"Type": "Wait", "Seconds": 3600, "End": True}},
+        ends="FAILED",
+        act=cancel,
+        check=no_run_is_left,
+        first=3,
+        lives=False,
+    ),
+    Story(
         "caught",
         {
             "Look": action(
@@ -413,8 +463,7 @@ class Sweep:
         folder.mkdir()
         nursery.begin()
         collection = Collections.of_home(nursery.home).add(story.name, folder)
-        flow = {"title": story.name, "definition": story.definition(), "input_schema": {}}
-        self.flow_id = nursery.post("flows", flow)["id"]
+        self.flow_id = story.create(nursery)
         index = {"display_name": story.name, "description": "For a test."}
         self.body = {
             "collection": collection.id,
