@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import tempfile
+import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,17 +29,20 @@ def write_whole(path: Path, text: str) -> None:
     """Writes ``text`` aside and renames it over ``path``; after a crash the old or the new file is
     there, whole.
 
-    Makes the folder where it is missing. Raises ``OSError``.
+    Makes the folder where it is missing. A new file may be read by whom the umask lets, as a record
+    that a group shares must be; one that is replaced keeps its mode. Raises ``OSError``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with aside.open("x", encoding="utf-8") as file:
+            with contextlib.suppress(FileNotFoundError):
+                os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        Path(aside).replace(path)
+        aside.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            Path(aside).unlink()
+            aside.unlink()
         raise

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from cib_flows.cli.options import COLLECTION, ENDPOINT, Common, common_options
 from cib_flows.cli.output import note, print_json
+from cib_flows.errors import UsageError
 from cib_flows.flow_source import FLOWS
 
 if TYPE_CHECKING:
@@ -110,9 +112,8 @@ def deploy(
         return
     changes: list[str] = []
     deployment = put(globus, force=force, say=changes.append, choices=choices)
-    if allowed_functions:
-        with click.open_file(allowed_functions, "w", encoding="utf-8", atomic=True) as file:
-            file.write(as_yaml(deployment, globus.record_path))
+    if allowed_functions and not (common.json and allowed_functions == "-"):
+        _write_list(allowed_functions, as_yaml(deployment, globus.record_path))
     if common.json:
         print_json(
             {
@@ -136,6 +137,21 @@ def deploy(
     for name, function in sorted(deployment.functions.items()):
         click.echo(f"{name:19s} {function.id}")
     click.echo(f"record          {globus.record_path}")
+
+
+def _write_list(path: str, text: str) -> None:
+    from cib_flows.files import write_whole
+
+    if path == "-":
+        click.echo(text, nl=False)
+        return
+    try:
+        write_whole(Path(path), text)
+    except OSError as problem:
+        raise UsageError(
+            f"{path} cannot be written: {problem.strerror or problem}.",
+            hint="The flow is deployed all the same; give the command again with another file.",
+        ) from None
 
 
 def _check(common: Common, globus: Globus) -> None:

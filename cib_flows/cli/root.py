@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import itertools
 import logging
@@ -67,6 +68,13 @@ class CommandGroup(click.Group):
         except CibFlowsError as error:
             print_error(error, ctx.meta["as_json"])
             ctx.exit(error.exit_code)
+        except OSError as problem:
+            # a closed pipe is click's to end; what names no file is a bug, and shown as one
+            if problem.errno == errno.EPIPE or not problem.filename:
+                raise
+            sentence = f"{problem.filename} cannot be used: {problem.strerror}."
+            print_error(CibFlowsError(sentence), ctx.meta["as_json"])
+            ctx.exit(CibFlowsError.exit_code)
         except KeyboardInterrupt:
             print_error(CibFlowsError("Interrupted."), ctx.meta["as_json"])
             ctx.exit(INTERRUPTED)

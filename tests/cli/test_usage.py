@@ -107,6 +107,19 @@ def test_ctrl_c_ends_every_command_with_130(
     assert (json.loads(done.stdout)["ok"] is False) if as_json else (done.stdout == "")
 
 
+@pytest.mark.parametrize("arguments", [["local", "start"], ["deploy"]])
+def test_a_place_that_cannot_be_written_is_named(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CIB_FLOWS_HOME", str(tmp_path / "file" / "home"))
+    done = CliRunner().invoke(main, [*arguments, "--json"])
+    assert done.exit_code in (1, 2)
+    (sentence,) = done.stderr.splitlines()
+    assert str(tmp_path / "file") in sentence
+    assert json.loads(done.stdout)["error"]["message"] in sentence
+
+
 @pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
 def test_no_color_is_obeyed(
     no_color: str, coloured: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
