@@ -85,21 +85,42 @@ def title_of(step: str) -> str | None:
     return next((title for name, title in STEP_TITLES.items() if step.endswith(name)), None)
 
 
-def pause_after(elapsed_s: float) -> float:
-    """Seconds to the next look: short at first, so that a cached build ends at once; then
-    longer.
+def pause_after(elapsed_s: float, in_step_s: float | None = None) -> float:
+    """Seconds to the next look at a run that has taken ``elapsed_s``, and its step ``in_step_s``.
+
+    Short where a step has just begun, so that a cached build ends at once; longer as the run goes on.
+    The looks are so few that a pacer holds none of them back.
     """
-    return 0.5 if elapsed_s < 5 else min(10.0, max(1.0, elapsed_s / 60))
+    since = elapsed_s if in_step_s is None else in_step_s
+    if since < 0.3:
+        return 0.3
+    return 0.8 if since < 20 else min(10.0, max(1.0, elapsed_s / 60))
 
 
 def step_in(newest_first: list[Mapping[str, Any]]) -> str | None:
     """The flow state that the newest log entries show, or None when they show none."""
     for entry in newest_first:
-        details = entry.get("details")
-        name = details.get("state_name") if isinstance(details, Mapping) else None
-        if name is not None and title_of(str(name)):
-            return str(name)
+        name = _state_of(entry)
+        if name is not None and title_of(name):
+            return name
     return None
+
+
+def entry_of(run: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The log entry that a run under way shows as its details; empty where it shows none."""
+    details = run.get("details")
+    return details if isinstance(details, Mapping) else {}
+
+
+def names_a_state(entry: Mapping[str, Any]) -> bool:
+    """Whether a log entry is of a state at all."""
+    return _state_of(entry) is not None
+
+
+def _state_of(entry: Mapping[str, Any]) -> str | None:
+    details = entry.get("details")
+    name = details.get("state_name") if isinstance(details, Mapping) else None
+    return None if name is None else str(name)
 
 
 class LogFollower:

@@ -20,6 +20,8 @@ from cib_flows.profiles import Globus
 from cib_flows.progress import (
     LogFollower,
     Progress,
+    entry_of,
+    names_a_state,
     newest_entries,
     pause_after,
     step_in,
@@ -52,6 +54,7 @@ class BuildRun:
         self.run_id = run_id
         self._deployment = deployment
         self._endpoint_id: str | None = None
+        self._ended: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
         return f"BuildRun({self.run_id!r})"
@@ -148,14 +151,19 @@ class BuildRun:
         service that is out of reach for a few minutes is waited for; after that its ``ServiceError``
         is raised, and the run goes on.
         """
-        started = time.monotonic()
+        started = changed = time.monotonic()
         follower: LogFollower | None = None
         seen = Progress("", "", 0.0)
         looks = failures = 0
         while True:
             try:
-                status = str(self._document().get("status"))
-                step = self._newest_step() if looks % 3 == 0 else None
+                run = self._document()
+                status, newest = str(run.get("status")), entry_of(run)
+                step = step_in([newest])
+                # the log need be asked only where the run does not say where it is
+                is_told = names_a_state(newest) or (status in TERMINAL and seen.step)
+                if not is_told and looks % 3 == 0:
+                    step = self._newest_step()
             except ServiceError as failure:
                 failures += 1
                 if failures == OUTAGES_ENDURED or not is_transient(failure):
@@ -164,6 +172,8 @@ class BuildRun:
                 continue
             failures = 0
             elapsed = time.monotonic() - started
+            if step not in (None, seen.step):
+                changed = time.monotonic()
             seen = replace(seen, status=status, step=step or seen.step, elapsed_s=elapsed, log="")
             if status in TERMINAL or status == "INACTIVE":
                 yield seen
@@ -174,13 +184,15 @@ class BuildRun:
                 if answer is not None:
                     seen = seen.with_answer(answer)
             yield seen
-            time.sleep(pause_after(elapsed))
+            time.sleep(pause_after(elapsed, time.monotonic() - changed))
             looks += 1
 
     def wait(self, timeout_s: float | None = None) -> RunStatus:
         """Returns when the run has ended or paused. Raises ``ServiceError`` after ``timeout_s``
         seconds.
         """
+        if self._ended is not None:
+            return self.status()
         for progress in self.watch(follow_log=False):
             if timeout_s is not None and progress.elapsed_s > timeout_s:
                 raise ServiceError(
@@ -295,10 +307,15 @@ class BuildRun:
         return FlowSource.packaged().control_config
 
     def _document(self) -> dict[str, Any]:
-        """The run as the service has it."""
+        """The run as the service has it; one that has ended stays as it is, and is asked for once."""
+        if self._ended is not None:
+            return self._ended
         self.globus.flows_pacer.wait()
         with explained(f"look up the run {self.run_id}"):
-            return dict(self.globus.flows.get_run(self.run_id).data)
+            run = dict(self.globus.flows.get_run(self.run_id).data)
+        if run.get("status") in TERMINAL:
+            self._ended = run
+        return run
 
     def _newest_step(self) -> str | None:
         return step_in(newest_entries(self.globus, self.run_id))

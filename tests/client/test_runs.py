@@ -482,6 +482,28 @@ def test_waiting_has_a_limit(run: BuildRun, statuses: Callable[..., None], log: 
 
 def test_looks_grow_rarer_but_never_rarer_than_ten_seconds() -> None:
     assert pause_after(0) < pause_after(10) <= pause_after(300) <= pause_after(10**6) == 10
+    assert pause_after(300, 0.1) < pause_after(300, 10) < pause_after(300)
+
+
+def test_a_run_that_says_where_it_is_costs_one_request_a_look_and_none_once_it_ended(
+    run: BuildRun, cloud: responses.RequestsMock, statuses: Callable[..., None], log: Any
+) -> None:
+    log(started("RegisterContainer"))
+    states = ["RenderRecipe", "IsCached", "BuildImage", "VerifyImage", "RegisterContainer"]
+    statuses(
+        *[run_document("ACTIVE", **started(state)) for state in states],
+        run_document("SUCCEEDED", code="FlowSucceeded", output={"container": CONTAINER}),
+    )
+    events = list(run.watch(follow_log=False))
+    assert [event.step for event in events] == [
+        "RenderRecipe", "RenderRecipe", *states[2:], "RegisterContainer"
+    ]  # fmt: skip
+    asked = [call.request.path_url for call in cloud.calls if FLOWS in call.request.url]
+    assert asked == [f"/runs/{RUN_ID}"] * 6
+    run.result()
+    assert run.status().status == "SUCCEEDED"
+    more = [call.request.path_url for call in cloud.calls if FLOWS in call.request.url][6:]
+    assert more == [f"/runs/{RUN_ID}/log?limit=100"], "for the worker's versions"
 
 
 def test_a_follower_takes_up_again_where_the_log_stopped(

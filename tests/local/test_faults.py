@@ -162,7 +162,7 @@ def test_the_builder_and_its_run_survive(
         monkeypatch.setenv(name, text)
     missing = str(globus.home.path / "containers" / "images" / "missing.sif")
     spec = {**SPEC, "base": {**SPEC["base"], "image": missing}}
-    monkeypatch.setattr("cib_flows.runs.pause_after", lambda elapsed: 0.1)
+    monkeypatch.setattr("cib_flows.runs.pause_after", lambda *_: 0.1)
     builder = ContainerBuilder(globus=without_pauses(connect("local", globus.home.path)))
     run = builder.build(spec)
     events = list(run.watch())
