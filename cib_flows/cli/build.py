@@ -78,7 +78,9 @@ def see_to_the_end(run: BuildRun, common: Common, title: str) -> None:
 
     started = time.monotonic()
     try:
-        last = follow(run.watch(), title, quiet=common.json)
+        # nobody sees the build's log then, and each look at it takes a call of a function
+        is_shown = not common.json or sys.stderr.isatty()
+        last = follow(run.watch(follow_log=is_shown), title, quiet=common.json)
     except KeyboardInterrupt:
         sentence = (
             f"The run {run.run_id} goes on. Come back to it with "
