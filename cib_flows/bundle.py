@@ -26,9 +26,19 @@ if TYPE_CHECKING:
     else:
         from importlib.abc import Traversable
 
-__all__ = ["BundleError", "FunctionBundle", "bundle_function", "function_names"]
+__all__ = [
+    "IMAGE_CHECK",
+    "BundleError",
+    "FunctionBundle",
+    "bundle_function",
+    "bundle_program",
+    "function_names",
+    "image_check",
+]
 
 FUNCTIONS_PACKAGE = "cib_flows.functions"
+# The program's name in an endpoint's folder.
+IMAGE_CHECK = "check_image.py"
 # What the last line of a bundle binds, over the empty text in functions/_shared/run_folder.py.
 VERSION_NAME = "BUNDLE_SHA256"
 
@@ -102,6 +112,26 @@ def bundle_function(name: str, root: Traversable | None = None) -> FunctionBundl
     except SyntaxError as broken:  # cannot happen unless the cutting below is wrong
         raise BundleError(f"The bundle of {name} is not valid Python: {broken}.") from broken
     return FunctionBundle(name, source, digest, tuple(modules))
+
+
+def bundle_program(module: str, entry: str) -> str:
+    """The text of a program: ``functions/<module>.py`` behind what it imports. It calls ``entry`` with its
+    arguments and exits with what that returns. Raises ``BundleError`` as ``bundle_function`` does.
+    """
+    modules: dict[str, _Module] = {}
+    _collect(resources.files(FUNCTIONS_PACKAGE), f"{module}.py", modules, ())
+    ordered = list(modules.values())
+    if entry not in ordered[-1].defined:
+        raise BundleError(f"functions/{module}.py defines no function called {entry}.")
+    _refuse_collisions(ordered)
+    return (
+        f'{_assemble(ordered)}\nif __name__ == "__main__":\n    sys.exit({entry}(sys.argv[1:]))\n'
+    )
+
+
+def image_check() -> str:
+    """The program ``check_image.py`` of endpoint templates: whether workers may start in an image."""
+    return bundle_program("_shared/worker_start", "check_image")
 
 
 def _collect(

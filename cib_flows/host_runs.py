@@ -14,6 +14,7 @@ from cib_flows.deployment import ensure_deployed
 from cib_flows.deployment_record import Deployment, load_deployment
 from cib_flows.errors import CibFlowsError, NotFoundError, ServiceError
 from cib_flows.flow_source import FlowSource
+from cib_flows.functions._shared.worker_match import differing_version, worker_in
 from cib_flows.profiles import Globus
 from cib_flows.tasks import call_function
 
@@ -91,24 +92,16 @@ def worker_mismatch(globus: Globus, endpoint_id: str, record: Mapping[str, Any])
 
     The endpoint is asked once for each process. An endpoint that cannot be asked is not suspected.
     """
-    worker = record.get("worker")
-    if not isinstance(worker, Mapping) or not worker.get("parsl"):
+    if not worker_in(record):
         return ""
-    there = endpoint_versions(globus, endpoint_id)
-    for name in ("parsl", "globus-compute-endpoint"):
-        here = str(worker.get(name) or "")
-        # workers of another endpoint release are refused flags; of another parsl, they hang
-        if here and there.get(name) and _series(name, here) != _series(name, there[name]):
-            return (
-                f"The image {record.get('name') or ''} holds {name} {here}, and the endpoint {endpoint_id} "
-                f"runs {there[name]}: its workers would never answer."
-            )
-    return ""
-
-
-def _series(name: str, version: str) -> str:
-    """The part of a version that must agree: all of parsl's, the endpoint's major and minor number."""
-    return version if name == "parsl" else ".".join(version.split(".")[:2])
+    differing = differing_version(record, endpoint_versions(globus, endpoint_id))
+    if not differing:
+        return ""
+    name, here, there = differing
+    return (
+        f"The image {record.get('name') or ''} holds {name} {here}, and the endpoint {endpoint_id} "
+        f"runs {there}: its workers would never answer."
+    )
 
 
 def endpoint_versions(globus: Globus, endpoint_id: str) -> dict[str, str]:

@@ -185,8 +185,10 @@ class _Delivery:
         verification = prove_file(
             self.site, self.image, self.sha256, spec, worker, "receive_container"
         )
+        told = {**theirs, "spec": spec} if theirs.get("spec") else theirs
+        worker = worker or verification.get("worker") or {}
         record = adopted_record(
-            {**theirs, "spec": spec} if theirs.get("spec") else theirs,
+            {**told, "worker": worker} if worker else told,
             image=self.image,
             path=catalogue.image_path(name, self.sha256),
             name=name,

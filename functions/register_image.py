@@ -179,8 +179,11 @@ def _proved(
     spec = spec_of(theirs.get("spec"), name)
     verification = prove_file(site, image, sha256, spec, worker, "register_image")
     path = catalogue.image_path(name, sha256)
+    # an image of which nobody tells may hold a worker all the same, which has to fit the endpoint's
+    worker = worker or verification.get("worker") or {}
+    theirs = {**theirs, "spec": spec, "worker": worker} if theirs else {"spec": None}
     record = adopted_record(
-        {**theirs, "spec": spec, "worker": worker} if theirs else {"spec": None},
+        {**theirs, "worker": worker} if worker else theirs,
         image=image,
         path=path,
         name=name,

@@ -69,6 +69,10 @@ COMMON_SETTINGS = {
         "path of site.json once installed; readable by everybody who builds",
         default="<endpoint-dir>/site.json",
     ),
+    "check-image": Setting(
+        "path of check_image.py once installed; readable by everybody who runs functions",
+        default="<endpoint-dir>/check_image.py",
+    ),
     "image-root": Setting("folder on shared storage for images, records and run folders ('root')"),
     "build-walltime": Setting("walltime of a build job", default="06:00:00"),
     "build-limit-s": Setting("seconds that one build may take", default="14400"),

@@ -15,7 +15,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-ENDPOINTS = Path(__file__).resolve().parents[1] / "endpoints"
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY))
+
+from cib_flows.bundle import IMAGE_CHECK, image_check  # noqa: E402  # found by the line above
+
+ENDPOINTS = REPOSITORY / "deploy_scripts" / "endpoints"
 FILES = (
     "config.yaml",
     "user_config_template.yaml.j2",
@@ -33,6 +38,7 @@ WORD = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 GRAMMARS = {
     "environment": PATH.replace(r"|\$USER\b", ""),
     "site-profile": PATH.replace(r"|\$USER\b", ""),
+    "check-image": PATH.replace(r"|\$USER\b", ""),
     "image-root": PATH,
     "build-walltime": r"[0-9]{2}:[0-5][0-9]:[0-5][0-9]",
     "run-walltime": r"[0-9]{2}:[0-5][0-9]:[0-5][0-9]",
@@ -119,7 +125,7 @@ def rendered(
         for placeholder, value in fillings.items():
             text = text.replace(placeholder, value)
         texts[name] = text
-    return texts
+    return {**texts, IMAGE_CHECK: image_check()}
 
 
 def install(

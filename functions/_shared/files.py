@@ -74,9 +74,11 @@ def write_text(path: str, text: str, mode: int = 0o644) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(aside, path)
-    except BaseException:
+    except BaseException as error:
         if os.path.exists(aside):
             os.unlink(aside)
+        if isinstance(error, OSError):
+            error.filename = path  # so that a full disk is said to be that one
         raise
     sync_folder(folder)
 

@@ -216,20 +216,30 @@ def has_policy(site: dict[str, Any]) -> bool:
     )
 
 
+def registered(site: dict[str, Any], path: str) -> tuple[Catalogue, dict[str, Any]] | None:
+    """The catalogue of the site that has the image in the file ``path``, and its record there. A record of an image
+    elsewhere is none of this one: all that is checked would be that other file.
+    """
+    for root in (site["root"], *site["shared_roots"]):
+        catalogue = Catalogue(root)
+        found = container_of_image(catalogue, path)
+        record = read_object(catalogue.record_path(*found)) if found else None
+        if record and (record.get("name"), record.get("sha256")) == found:
+            return catalogue, record
+    return None
+
+
 def require_allowed(site: dict[str, Any], path: str) -> None:
     """Before an image is run: raise :class:`StepFailed` as :func:`check_trust` does, and ``not_trusted`` for a
     file that is in no catalogue, where the site has a policy. Without one nothing is looked at.
     """
     if not has_policy(site):
         return
-    for root in (site["root"], *site["shared_roots"]):
-        catalogue = Catalogue(root)
-        found = container_of_image(catalogue, path)
-        record = read_object(catalogue.record_path(*found)) if found else None
-        if record:
-            # a valid signature covers every byte; without one the name is all that is promised
-            check_trust(site, catalogue, record, hash_image=False)
-            return
+    found = registered(site, path)
+    if found:
+        # a valid signature covers every byte; without one the name is all that is promised
+        check_trust(site, *found, hash_image=False)
+        return
     raise _not_trusted(
         f"{shorten(path, 200)} is not a registered container, and this site allows no other image.",
         "Register it first with 'cib-flows containers register'.",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import shutil
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,11 @@ from cib_flows import Container
 from cib_flows.errors import ServiceError
 from cib_flows.profiles import connect
 
+from .calling import called_in
 from .conftest import PLAIN, LocalGlobus
+
+# Its workers register with today's endpoints, and every result of theirs is dropped as unreadable.
+OLDER = "2026.9.7"
 
 
 @pytest.fixture(scope="module")
@@ -54,28 +57,32 @@ def test_an_executor_without_a_worker_is_refused_at_once(
         container.executor()
 
 
-def test_workers_that_would_never_answer_are_an_error_before_anything_is_sent(
-    globus: LocalGlobus, plain: dict[str, Any]
+@pytest.fixture(scope="module")
+def older(globus: LocalGlobus) -> str:
+    """An image with an older parsl, as one that was built for another endpoint, brought here without its record."""
+    here = metadata.version("globus-compute-endpoint")
+    spec = {"name": "older", "base": {"image": "python:3.11-slim"}, "worker": "none"}
+    made = globus.built({**spec, "pip": [f"globus-compute-endpoint=={here}", f"parsl=={OLDER}"]})
+    brought = globus.home / "staging" / "older.sif"
+    shutil.copy(made["path"], brought)
+    answer = globus.cli("containers", "register", str(brought), "brought:v1", "--json", timeout=300)
+    assert answer.code == 0, answer.output + answer.errors
+    return str(answer.document["path"])
+
+
+def test_an_image_with_an_older_parsl_is_one_clear_error_and_no_endless_wait(
+    globus: LocalGlobus, older: str
 ) -> None:
-    """The endpoint that runs here says which parsl it has; the image's record names another."""
-    path = Path(plain["path"]).with_suffix(".json")
-    whole = path.read_bytes()
-    record = json.loads(whole)
-    record["worker"] = {"globus-compute-endpoint": metadata.version("globus-compute-endpoint")}
-    record["worker"]["parsl"] = "2026.9.7"
-    try:
-        path.chmod(0o644)
-        path.write_text(json.dumps(record))
-        container = Container.get("plain", connect("local", str(globus.home)))
-        here = metadata.version("parsl")
-        with pytest.raises(ServiceError, match=f"holds parsl 2026.9.7, .* runs {here}") as refused:
-            container.executor()
-        assert "Build it again on this endpoint" in str(refused.value.hint)
-        # a command goes another way
-        assert container.run(["echo", "still"]).stdout == "still\n"
-    finally:
-        path.write_bytes(whole)
-        path.chmod(0o444)
+    container = Container.get("brought:v1", connect("local", str(globus.home)))
+    said = f"holds parsl {OLDER}, .* runs {metadata.version('parsl')}: its workers would never"
+    with pytest.raises(ServiceError, match=said) as refused:
+        container.executor()
+    assert "Build it again on this endpoint" in str(refused.value.hint)
+    # a command goes another way
+    assert container.run(["echo", "still"]).stdout == "still\n"
+    # and where nobody asks before, as in a flow, the node says so instead of a worker that is never heard
+    with pytest.raises(ServiceError, match=said):
+        called_in(globus, container.endpoint_id, older)
 
 
 def test_a_gpu_flag_reaches_the_engine(globus: LocalGlobus, plain: dict[str, Any]) -> None:

@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 
+from .calling import called_in
 from .conftest import Answer, LocalGlobus
 from .test_trust import make_key
 
-NUMBERS = (
-    "def numbers():\n    import numpy, sys\n    return [int(numpy.arange(4).sum()), sys.prefix]\n"
-)
+NUMBERS = """
+def numbers():
+    import numpy, sys
+    return {"found": [int(numpy.arange(4).sum()), sys.prefix]}
+"""
 
 
 @dataclass
@@ -135,28 +138,9 @@ def test_it_is_verified_there_by_that_sites_policy(
 def test_a_function_runs_there_in_the_image(
     sites: Sites, published: dict[str, Any], name: str
 ) -> None:
-    from cib_flows.profiles import connect
-    from cib_flows.tasks import call_function
-
     where = by_name(published)[name]["container"]["executor"]
-    with pytest.MonkeyPatch.context() as patch:
-        for variable in ("GLOBUS_SDK_ENVIRONMENT", "CIB_FLOWS_HOME"):
-            patch.delenv(variable, raising=False)
-        globus = connect(home=sites.globus.home)
-        # a function of JSON that wraps its list in an object, as call_function wants it
-        source = NUMBERS.replace("return ", "return dict(found=").rstrip() + ")\n"
-        registered = globus.compute.register_function(
-            {"function_name": "numbers", "function_code": source, "serialized": False}
-        )
-        answer = call_function(
-            globus,
-            "numbers",
-            str(registered["function_uuid"]),
-            where["endpoint_id"],
-            where["user_endpoint_config"],
-            {},
-            timeout_s=120,
-        )
+    image = where["user_endpoint_config"]["container_uri"]
+    answer = called_in(sites.globus, where["endpoint_id"], image, NUMBERS, "numbers")
     assert answer["found"] == [6, "/opt/cib/venv"]
 
 

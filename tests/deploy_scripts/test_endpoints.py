@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from globus_compute_endpoint.endpoint.config.utils import load_config_yaml
 
 from cib_flows.functions._shared.catalogue import Catalogue
 from cib_flows.functions._shared.holds import holds, storage_time
+from cib_flows.local.endpoint_files import install_endpoint
+from cib_flows.local.home import Home
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 INSTALL = REPOSITORY / "deploy_scripts" / "install_endpoint.sh"
@@ -108,9 +112,83 @@ def test_control_runs_on_the_login_node_and_takes_only_text_and_json(
     assert len(control["engine"]["allowed_serializers"]) == 2
 
 
+def here(
+    site: str,
+    installed: dict[str, Path],
+    tmp_path: Path,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    **profile: Any,
+) -> Path:
+    """A copy of a site's endpoint files for images below ``root``, on this machine."""
+    folder = tmp_path / "endpoint"
+    if site == "local":
+        folder.mkdir()
+        home = Home(tmp_path)
+        install_endpoint(home, {"root": str(root)})
+        assert home.endpoint_dir == folder
+    else:
+        shutil.copytree(installed[site], folder)
+        schema = folder / "user_config_schema.json"
+        schema.write_text(schema.read_text().replace("/shared/images", str(root)))
+        template = folder / "user_config_template.yaml.j2"
+        text = template.read_text().replace("/opt/endpoint", sys.prefix)
+        template.write_text(text.replace(str(installed[site]), str(folder)))
+    site_file = folder / "site.json"
+    site_file.write_text(json.dumps({"name": site, "root": str(root), **profile}))
+    monkeypatch.setenv("CIB_FLOWS_SITE", str(site_file))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    return folder
+
+
+def started(script: str) -> subprocess.CompletedProcess[str]:
+    """What a job does before its worker starts."""
+    return subprocess.run(
+        ["bash", "-c", f"module() {{ :; }}\n{script}\necho up"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("site", [*BATCH_SITES, "local"])
+def test_no_worker_starts_in_an_image_that_would_never_answer_or_is_not_allowed(
+    site: str, installed: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "images-of-demo"
+    image = root / "images" / "demo" / f"{'a' * 64}.sif"
+    image.parent.mkdir(parents=True)
+    image.write_text("SIF")
+    record = image.with_suffix(".json")
+    about = {"name": "demo", "sha256": "a" * 64, "base": {"image": "python:3.11"}}
+    versions = {name: metadata.version(name) for name in ("parsl", "globus-compute-endpoint")}
+    folder = here(site, installed, tmp_path, root, monkeypatch)
+    record.write_text(json.dumps({**about, "worker": versions}))
+    script = config(folder, {"container_uri": str(image)})["engine"]["provider"]["worker_init"]
+    fit = started(script)
+    assert (fit.stdout, fit.stderr) == ("up\n", "")
+    old = {**versions, "parsl": "2026.9.7"}
+    # an image that was not meant for workers, or came from elsewhere: what is in it was found by its proof
+    for more in ({"worker": old}, {"worker": {}, "verification": {"packages": old}}):
+        record.write_text(json.dumps({**about, **more}))
+        refused = started(script)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert refused.stderr.startswith("cib-flows: The image demo holds parsl 2026.9.7, and this")
+        assert len(refused.stderr.splitlines()) == 1
+    site_file = folder / "site.json"
+    site_file.write_text(json.dumps({"root": str(root), "allowed_bases": ["ubuntu:*"]}))
+    record.write_text(json.dumps({**about, "worker": versions}))
+    refused = started(script)
+    assert "python:3.11, is not one that this site allows" in refused.stderr
+    # nor in a file that nobody registered
+    plain = image.with_name("plain.sif")
+    plain.write_text("SIF")
+    assert "is not a registered container" in started(script.replace(str(image), str(plain))).stderr
+
+
 @pytest.mark.parametrize("site", [*BATCH_SITES, "local"])
 def test_a_job_in_an_image_leases_it_for_as_long_as_it_lives(
-    site: str, installed: dict[str, Path], tmp_path: Path
+    site: str, installed: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "images-of-demo"
     key = f"demo@{'a' * 64}"
@@ -118,11 +196,7 @@ def test_a_job_in_an_image_leases_it_for_as_long_as_it_lives(
     image.parent.mkdir(parents=True)
     image.write_text("SIF")
     Path(image.with_suffix(".json")).write_text("{}")
-    folder = tmp_path / "endpoint"
-    shutil.copytree(installed.get(site, ENDPOINTS / site), folder)
-    schema = folder / "user_config_schema.json"
-    text = schema.read_text().replace("/shared/images", str(root))
-    schema.write_text(text.replace("<image-root>", str(root)))
+    folder = here(site, installed, tmp_path, root, monkeypatch)
     provider = config(folder, {"container_uri": str(image)})["engine"]["provider"]
     script = f"module() {{ :; }}\nsleep() {{ command sleep 0.05; }}\n{provider['worker_init']}"
     job = subprocess.Popen(
@@ -146,12 +220,12 @@ def test_a_job_in_an_image_leases_it_for_as_long_as_it_lives(
     assert (root / "uses" / key).exists()
 
 
-def test_a_job_in_an_image_of_no_catalogue_runs_without_a_lease(tmp_path: Path) -> None:
-    endpoint, place = tmp_path / "endpoint", tmp_path / "place"
-    shutil.copytree(ENDPOINTS / "local", endpoint)
+def test_a_job_in_an_image_of_no_catalogue_runs_without_a_lease(
+    installed: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "place"
     place.mkdir()
-    schema = endpoint / "user_config_schema.json"
-    schema.write_text(schema.read_text().replace("<image-root>", str(place)))
+    endpoint = here("local", installed, tmp_path, place, monkeypatch)
     uri = str(place / "plain.sif")
     provider = config(endpoint, {"container_uri": uri})["engine"]["provider"]
     done = subprocess.run(
@@ -451,9 +525,6 @@ def test_a_missing_setting_is_named_with_its_meaning(tmp_path: Path) -> None:
 
 def test_a_local_home_leaves_an_installed_site_alone(tmp_path: Path) -> None:
     """So that the local Globus can run the files of a batch site."""
-    from cib_flows.local.endpoint_files import install_endpoint
-    from cib_flows.local.home import Home
-
     home = Home(tmp_path / "home")
     install("slurm", home.endpoint_dir)
     before = {path.name: path.read_text() for path in home.endpoint_dir.iterdir()}

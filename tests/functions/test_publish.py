@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import stat
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -279,6 +282,100 @@ def test_a_disk_that_is_too_full_is_noticed_before(
     said = refused(expect_container(run_id, offer, DESTINATION), "disk_full")
     assert "The site there has 0 MiB free" in said
     assert sites.staged("there") == []
+
+
+FULL_SITE = """
+import json, os, shutil, sys
+from pathlib import Path
+from cib_flows.functions import receive_container as receive_module
+from cib_flows.functions.expect_container import expect_container
+from cib_flows.functions.receive_container import receive_container
+
+place, given = Path(sys.argv[1]), json.loads(sys.argv[2])
+for name in ("root", "staging"):
+    (place / name).mkdir()
+os.environ["CIB_FLOWS_SITE"] = given["site"]
+receive_module.prove_file = lambda *_: {"python": "3.11", "packages": {}, "imports": []}
+
+
+def filled(left):
+    info = os.statvfs(place)
+    with open(place / "others", "wb") as stream:
+        stream.write(bytes(max(0, info.f_bavail * info.f_frsize - left)))
+
+
+def left():
+    kinds = ("staging", "root/work", "root/images", "root/tags")
+    return [str(p.relative_to(place)) for k in kinds for p in (place / k).rglob("*") if p.is_file()]
+
+
+def attempt(room):
+    asked = (given["run_id"], given["offer"], given["destination"])
+    filled(90 << 20)
+    expected = expect_container(*asked)
+    (place / "others").unlink()
+    if not expected["ok"]:
+        return expected
+    goal = place / "staging" / expected["folder"].removeprefix("/stage/")
+    for name in given["offer"]["files"]:
+        shutil.copy(Path(given["source"], name), goal / name)
+    filled(room)
+    done = receive_container(*asked, expected["place"])
+    (place / "others").unlink(missing_ok=True)
+    return done
+
+
+filled(60 << 20)
+early = expect_container(given["run_id"], given["offer"], given["destination"])
+(place / "others").unlink()
+said = {"early": early, "early_left": left()}
+for room in (6 << 20, 0):
+    said[str(room)] = [attempt(room), left()]
+said["room"] = attempt(80 << 20)
+print(json.dumps(said))
+"""
+
+
+def test_a_site_that_is_full_says_so_and_takes_the_container_once_there_is_room(
+    sites: Sites, run_id: str, tmp_path: Path
+) -> None:
+    """A real file system of 100 MiB: too full to begin with, then filled by others on the way."""
+    namespace = ["unshare", "--user", "--map-root-user", "--mount"]
+    if shutil.which("unshare") is None or subprocess.run([*namespace, "true"]).returncode != 0:
+        pytest.skip("this system gives ordinary users no mount namespace")
+    root = sites.at("here")
+    record = published(root, "an image" * (1 << 20), "v1")
+    seal(Catalogue(str(root)), "demo", record["sha256"], None)
+    offer = ok(offer_container(run_id, "demo:v1"))
+    place = tmp_path / "there"
+    sites.at("there")
+    given = {
+        "site": os.environ["CIB_FLOWS_SITE"],
+        "run_id": run_id,
+        "offer": offer,
+        "destination": DESTINATION,
+        "source": str(Path(record["path"]).parent),
+    }
+    (tmp_path / "driver.py").write_text(FULL_SITE)
+    script = 'mount -t tmpfs -o size=100m none "$1" && exec "$2" "$3" "$1" "$4"'
+    words = [place, sys.executable, tmp_path / "driver.py", json.dumps(given)]
+    done = subprocess.run(
+        [*namespace, "sh", "-c", script, "sh", *words],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert "MiB free in" in refused(said["early"], "disk_full")
+    assert said["early_left"] == []
+    for room in (6 << 20, 0):
+        result, left = said[str(room)]
+        assert str(place) in refused(result, "disk_full")
+        assert left == []
+    # nothing of what failed is in the way
+    assert ok(said["room"])["sha256"] == record["sha256"]
 
 
 @pytest.mark.parametrize(

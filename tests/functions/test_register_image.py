@@ -75,6 +75,29 @@ def test_a_record_that_came_along_is_taken_over_and_proved(
     assert list(staging.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("said", "worker"),
+    [
+        (
+            '{"globus-compute-endpoint": "4.16.0", "parsl": "2026.9.7"}',
+            {"globus-compute-endpoint": "4.16.0", "parsl": "2026.9.7"},
+        ),
+        ('{"parsl": "2026.9.7"}', None),
+        ("{}", None),
+        ('["parsl"]', None),
+        ("no Python of that name", None),
+    ],
+)
+def test_the_worker_in_an_image_of_which_nothing_is_told_is_found_out(
+    site: Site, staging: Path, apptainer: Apptainer, said: str, worker: dict[str, str] | None
+) -> None:
+    """An Executor compares it with the endpoint; one that does not fit would wait for ever."""
+    apptainer.program("python3", f"#!/bin/sh\necho '{said}'\n")
+    (staging / "theirs.sif").write_bytes(SIF)
+    ok(register_image("/stage/theirs.sif", "theirs:v1", ENDPOINT))
+    assert ok(list_containers("theirs:v1"))["container"].get("worker") == worker
+
+
 def test_a_record_of_another_image_is_not_believed(site: Site, staging: Path) -> None:
     (staging / "demo.sif").write_bytes(SIF)
     (staging / "demo.json").write_text(json.dumps({"sha256": "0" * 64, "recipe": "not its own"}))

@@ -6,6 +6,7 @@ Signatures themselves are tested with the real engine, in ``tests/apptainer/test
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,19 @@ def test_a_site_with_a_policy_runs_registered_images_only(site: Site, tmp_path: 
     site.set(maximum_age_s=3600)
     with pytest.raises(StepFailed, match="not a registered container"):
         require_allowed(site.loaded(), str(stray))
+
+
+def test_a_copied_record_vouches_for_no_other_file(made: dict[str, Any], site: Site) -> None:
+    """What is checked must be what runs: the record beside it is sound, and of an image elsewhere."""
+    site.set(allowed_bases=["docker.io/library/*"])
+    sound = Path(made["path"])
+    evil = sound.parent.with_name("evil") / sound.name
+    shutil.copytree(sound.parent, evil.parent)
+    evil.chmod(0o644)
+    evil.write_bytes(b"SIF of somebody else")
+    require_allowed(site.loaded(), str(sound))
+    with pytest.raises(StepFailed, match="is not a registered container"):
+        require_allowed(site.loaded(), str(evil))
 
 
 def test_a_public_key_must_be_one(made: dict[str, Any], site: Site, tmp_path: Path) -> None:
