@@ -50,8 +50,10 @@ def follow(definition: Mapping[str, Any], given: Shape) -> DataFlow:
                 if cause not in told:
                     result.remarks.append(said)
                 told.add(cause)
-            elif explain.is_input(found, known) and found.text not in result.input_paths:
-                result.input_paths.append(found.text)
+            elif explain.is_input(found, known):
+                path = found.text if found.text.startswith("$") else f"$.{found.text}"
+                if path not in result.input_paths:
+                    result.input_paths.append(path)
     return result
 
 

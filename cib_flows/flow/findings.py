@@ -36,6 +36,7 @@ _WARNINGS = {
     "failure-ignored": "a failed action goes unnoticed",
     "missing-catch": "nothing catches an action's errors",
     "catch-incomplete": "a documented error is not caught",
+    "catcher-never-reached": "an error is caught that a catcher before takes",
     "undocumented-error-name": "a catcher names an error that is not documented",
     "choice-without-default": "a run fails when no rule holds",
     "ambiguous-input": "a Pass has several inputs",

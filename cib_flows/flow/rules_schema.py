@@ -10,7 +10,7 @@ import jsonschema
 from .findings import Remark, remark
 from .problems import Place
 
-__all__ = ["schema_remarks"]
+__all__ = ["schema_errors", "schema_remarks"]
 
 # Formats with a widget of their own, and the properties that their objects need.
 OBJECT_FORMATS: dict[str, tuple[str, ...]] = {
@@ -24,13 +24,20 @@ _OLD_FORMATS = frozenset(
 MAX_DEPTH = 40
 
 
+def schema_errors(schema: Any) -> Iterator[jsonschema.ValidationError]:
+    """Why ``schema`` is not JSON Schema, draft 7; what is no regular expression counts, since a
+    run's input would be the first to notice it."""
+    draft = jsonschema.Draft7Validator
+    checker = jsonschema.FormatChecker(["regex"])
+    yield from draft(draft.META_SCHEMA, format_checker=checker).iter_errors(schema)
+
+
 def schema_remarks(schema: Any) -> Iterator[Remark]:
     """Remarks on an input schema; their places begin at its root."""
     if not isinstance(schema, dict):
         yield remark("wrong-type", (), "An input schema is an object.", "Write {} for any input.")
         return
-    checker = jsonschema.Draft7Validator(jsonschema.Draft7Validator.META_SCHEMA)
-    for problem in checker.iter_errors(schema):
+    for problem in schema_errors(schema):
         yield remark(
             "invalid-schema",
             tuple(problem.absolute_path),

@@ -166,6 +166,7 @@ def _catch_remarks(kind: str, state: State, place: Place) -> Iterator[Remark]:
                 "Without a ResultPath the error replaces the whole document of the run.",
                 'Write "ResultPath": "$.caught", or another place of its own.',
             )
+    yield from _order_remarks(catchers, place)
     caught = [name for catcher in catchers for name in catcher["ErrorEquals"]]
     known = {*DOCUMENTED_ERRORS, WEB_INPUT_EXPIRED}
     for number, catcher in enumerate(catchers):
@@ -202,6 +203,22 @@ def _catch_remarks(kind: str, state: State, place: Place) -> Iterator[Remark]:
                 if len(missing) == 1
                 else "Add them to a catcher's ErrorEquals.",
             )
+
+
+def _order_remarks(catchers: list[State], place: Place) -> Iterator[Remark]:
+    """The first catcher that takes an error takes it."""
+    taken: set[str] = set()
+    for number, catcher in enumerate(catchers):
+        names = catcher["ErrorEquals"]
+        lost = [name for name in names if name in taken or taken & CATCH_ALL]
+        if lost:
+            yield remark(
+                "catcher-never-reached",
+                (*place, "Catch", number),
+                f"A catcher before this one takes {' and '.join(lost)}.",
+                "Put the more special catchers first, or remove what is caught already.",
+            )
+        taken |= set(names)
 
 
 # --- expressions ----------------------------------------------------------------------------------

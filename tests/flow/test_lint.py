@@ -176,6 +176,14 @@ FAULTS: list[tuple[str, Callable[[States], None], tuple[Any, ...], str]] = [
         "error replaces",
     ),
     (
+        "catcher-never-reached",
+        lambda states: states["Work"]["Catch"].append(
+            {"ErrorEquals": ["ActionTimeout"], "ResultPath": "$.late", "Next": "Failed"}
+        ),
+        ("Work", "Catch", 1),
+        "takes ActionTimeout",
+    ),
+    (
         "undocumented-error-name",
         lambda states: states["Work"]["Catch"][0]["ErrorEquals"].append("States.Timeout"),
         ("Work", "Catch", 0, "ErrorEquals", 3),
@@ -282,6 +290,11 @@ def test_a_fault_is_named_at_its_place(
 
 SCHEMA_FAULTS: list[tuple[str, dict[str, Any], tuple[Any, ...]]] = [
     ("invalid-schema", {"type": "objekt"}, ("type",)),
+    (
+        "invalid-schema",
+        {"properties": {"a": {"pattern": "("}}},
+        ("properties", "a", "pattern"),
+    ),
     (
         "nested-format",
         {"properties": {"a": {"properties": {"b": {"format": "globus-compute-endpoint"}}}}},

@@ -26,7 +26,7 @@ def test_an_unreachable_state_does_not_hide_what_the_others_do() -> None:
 def test_without_a_schema_the_input_is_told_and_a_state_that_writes_nothing_is_seen() -> None:
     found, inputs = lint_definition(SOUND)
     assert found == []
-    assert inputs == ["x", "$.endpoint", "$.x"]
+    assert inputs == ["$.x", "$.endpoint"]
     flow = copy.deepcopy(SOUND)
     flow["States"]["Work"]["ResultPath"] = "$.work"
     found, _ = lint_definition(flow)

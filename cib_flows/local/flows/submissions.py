@@ -12,6 +12,7 @@ import referencing
 import referencing.exceptions
 
 from cib_flows.flow.definition import definition_problems
+from cib_flows.flow.rules_schema import schema_errors
 
 from . import roles
 from .errors import Refusal, unprocessable
@@ -173,12 +174,7 @@ def _schema_problems(schema: Any) -> Iterator[Problem]:
     if not isinstance(schema, dict):
         yield _problem(["input_schema"], "value is not a valid dict", "type_error.dict")
         return
-    # What is no regular expression would be noticed only by a run's input.
-    checker = jsonschema.FormatChecker(["regex"])
-    validator = jsonschema.Draft7Validator(
-        jsonschema.Draft7Validator.META_SCHEMA, format_checker=checker
-    )
-    for error in validator.iter_errors(schema):
+    for error in schema_errors(schema):
         yield _problem(["input_schema", *error.absolute_path], error.message[:MAX_MESSAGE])
 
 
