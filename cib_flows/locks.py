@@ -26,7 +26,8 @@ def locked_spec(catalogue: Catalogue, source: str) -> ContainerSpec:
 
     Raises ``NotFoundError`` for an unknown container, ``UsageError`` for a file that is no lock.
     """
-    if Path(source).is_file():
+    # no container's name has a slash, and one that ends in .json is hardly meant
+    if Path(source).is_file() or "/" in source or source.endswith(".json"):
         lock = _read_lock(Path(source))
         reference = catalogue.keep_lock(lock)
     else:
@@ -47,8 +48,10 @@ def locked_spec(catalogue: Catalogue, source: str) -> ContainerSpec:
 def _read_lock(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
-        raise UsageError(f"The lock {path} cannot be read as JSON: {problem}.") from None
+    except OSError as problem:
+        raise UsageError(f"The lock {path} cannot be read: {problem.strerror}.") from None
+    except ValueError as problem:
+        raise UsageError(f"The lock {path} is not JSON: {problem}.") from None
     if isinstance(found, dict) and isinstance(found.get("lock"), dict) and "lock_sha256" in found:
         found = found["lock"]
     if not isinstance(found, dict) or "lock_version" not in found:

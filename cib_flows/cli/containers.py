@@ -18,6 +18,7 @@ from cib_flows.cli.locks import diff, lock
 from cib_flows.cli.options import Common, catalogue_option, common_options, launch_options
 from cib_flows.cli.output import describe_container, human_size, note, print_json
 from cib_flows.cli.publish import download, publish
+from cib_flows.errors import UsageError
 
 if TYPE_CHECKING:
     from cib_flows.containers import CommandResult, Container
@@ -139,9 +140,13 @@ def run(
     """
     from cib_flows.containers import Container
 
+    try:
+        source = script.read()
+    except UnicodeDecodeError:
+        raise UsageError(f"{script.name} is not a text file in UTF-8.") from None
     container = Container.get(reference, common.connect(), build_endpoint)
     done = container.run_script(
-        script.read(),
+        source,
         argv,
         script=os.path.basename(script.name),
         gpu=gpu,

@@ -120,6 +120,13 @@ def test_a_place_that_cannot_be_written_is_named(
     assert json.loads(done.stdout)["error"]["message"] in sentence
 
 
+def test_a_script_that_is_no_text_is_named(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_bytes(b"\xff\xfe")
+    done = CliRunner().invoke(main, ["containers", "run", "pandas", str(script)])
+    assert (done.exit_code, done.stderr) == (2, f"Error: {script} is not a text file in UTF-8.\n")
+
+
 @pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
 def test_no_color_is_obeyed(
     no_color: str, coloured: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

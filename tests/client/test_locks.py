@@ -57,6 +57,12 @@ def test_a_file_is_sent_to_the_endpoint_as_it_was_printed_or_as_json(tmp_path: P
         assert catalogue.kept == [LOCK]
 
 
+@pytest.mark.parametrize("source", ["folder/pandas", "pandas.lock.json"])
+def test_a_file_that_is_not_there_is_not_taken_for_a_container(source: str) -> None:
+    with pytest.raises(UsageError, match=f"The lock {source} cannot be read: No such file"):
+        locked(source)
+
+
 def test_a_tag_does_not_grow_with_every_build_from_a_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(LOCK, "spec", {**SPEC.complete(), "tag": "v1-locked"})
     assert locked("demo")["tag"] == "v1-locked"
