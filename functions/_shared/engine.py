@@ -195,7 +195,9 @@ def squash_arguments(site: dict[str, Any], engine: str) -> str:
 
 def _build_environment(site: dict[str, Any], plan: dict[str, Any], scratch: str) -> dict[str, str]:
     environment = clean_environment(site)
-    if not credentials_are_for(plan["base"]["resolved"].split("/")[0], site):
+    # the engine shows a password to every registry that it asks, and Spack's image may come from another one
+    asked = [plan["base"]["resolved"], *filter(None, [plan.get("spack_builder")])]
+    if not all(credentials_are_for(image.split("/")[0], site) for image in asked):
         for key in ("APPTAINER_DOCKER_USERNAME", "APPTAINER_DOCKER_PASSWORD"):
             environment.pop(key, None)
     temporary = os.path.join(scratch, "tmp")

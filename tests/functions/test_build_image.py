@@ -101,9 +101,15 @@ def test_the_registrys_password_reaches_the_engine_for_the_sites_registries_only
     build_image(own.id, own.recipe_sha256)
     assert apptainer.asked["environment"]["APPTAINER_DOCKER_PASSWORD"] == "secret"
     site.set(payload_hosts=[other_web.host])
-    evil = start(base={"image": f"{other_web.host}/evil/image"})
-    build_image(evil.id, evil.recipe_sha256)
-    assert not any("DOCKER" in name for name in apptainer.asked["environment"])
+    foreign = f"{other_web.host}/evil/image"
+    for fields in (
+        {"base": {"image": foreign}},
+        {"spack": {"specs": ["zlib"], "builder": foreign}},
+    ):
+        evil = start(**fields)
+        build_image(evil.id, evil.recipe_sha256)
+        assert foreign in (evil.folder / "image.def").read_text()
+        assert not any("DOCKER" in name for name in apptainer.asked["environment"])
 
 
 @pytest.mark.parametrize("image", [None, "garbage"])
