@@ -105,7 +105,7 @@ def slurm_site(**changes: Any) -> BatchSite:
         "provider": "SlurmProvider",
         "common": (),
         "build": SLURM_JOB,
-        "run": (*SLURM_JOB, "cores_per_node: {{ cores | default('null') }}"),
+        "run": (*SLURM_JOB, "cores_per_node: {{ cores | int if cores is defined else 'null' }}"),
         "queue_field": "partition",
         "interface": "<interface>",
         "settings": {**COMMON_SETTINGS, **SLURM_SETTINGS},
@@ -311,6 +311,7 @@ def schema(name: str, site: BatchSite) -> str:
             "type": "string",
             "maxLength": 8,
             "pattern": "^[0-9]{2}:[0-5][0-9]:[0-5][0-9]$",
+            "not": {"const": "00:00:00"},  # which Slurm takes for no limit at all
         },
         "blocks": {
             "description": "Jobs at once, at most.",

@@ -313,12 +313,47 @@ def test_a_user_may_charge_another_account_and_ask_for_more_time(
     assert (provider["account"], provider["partition"]) == ("mine", "gpu")
     assert (provider["walltime"], provider["max_blocks"]) == ("02:30:00", 3)
     assert provider["cores_per_node"] == 8
+    # JSON knows one kind of number
+    same = config(installed["slurm"], {"blocks": 3.0, "cores": 8.0})["engine"]["provider"]
+    assert (repr(same["max_blocks"]), repr(same["cores_per_node"])) == ("3", "8")
     plain = config(installed["slurm"], {})["engine"]["provider"]
     assert plain["cores_per_node"] is None
     assert (plain["account"], plain["partition"]) == (None, None)
 
 
+IN_A_NAME = [
+    # what a shell, YAML or Jinja reads
+    "$(id)", "`id`", "${IFS}", "a;b", "a|b", "a&b", "a>b", "a<b", "a*b", "a?b", "a[b]", "a{b}", "a!b", "a'b", 'a"b',
+    "a\\b", "a#b", "a:b", "a,b", "a=b", "a%0ab", "{{ 7*7 }}", "{% raw %}", "{# #}", "a b", "~",
+    # what ends a line, or cannot be seen
+    "a\tb", "a\rb", "a\nb", "a\x0bb", "a\x00b", "a\x1b[0mb", "a\x85b", "a\u2028b", "a\u2029b", "a\u00a0b", "a\u200bb",
+    "a\u202eb", "a\ufeffb", "\uff0e\uff0e/a", "\u0430", "\u00e9",
+    # other places
+    "..", "../a", "a/../b", "a//b", "./a", ".a", "-a", "a" * 1024, "a/" * 600,
+]  # fmt: skip
 HOSTILE = [
+    *({"container_uri": f"/shared/images/{name}.sif"} for name in IN_A_NAME),
+    *({"account": name} for name in IN_A_NAME),
+    *({"container_uri": value} for value in (None, True, 1.5, [], {}, ["/shared/images/a.sif"])),
+    {"container_uri": "/shared/images/a.sif --bind /etc"},
+    {"container_uri": "/shared/images/a.SIF"},
+    {"container_uri": "/shared/images/a"},
+    {"container_uri": "/shared/images/"},
+    {"container_uri": "/shared/images.sif"},
+    {"container_uri": " /shared/images/a.sif"},
+    {"container_uri": "file:///shared/images/a.sif"},
+    {"container_uri": "library://shared/images/a.sif"},
+    {"container_uri": "~/a.sif"},
+    {"container_type": "docker"},
+    {"engine": {"type": "ThreadPoolEngine"}},
+    {"provider": {"type": "LocalProvider"}},
+    {"_GC": {"parent_config": {}}},
+    {"PROFILE": "build"},
+    {"profile": ["run"]},
+    {"profile": None},
+    {"walltime": "00:00:00"},
+    {"blocks": True},
+    {"blocks": 1.5},
     {"container_uri": "/shared/images/a.sif; touch /tmp/x; :"},
     {"container_uri": "/shared/images/$(id).sif"},
     {"container_uri": "/shared/images/../../etc/a.sif"},
@@ -356,22 +391,27 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("site", BATCH_SITES)
-def test_hostile_options_are_refused(site: str, installed: dict[str, Path]) -> None:
+@pytest.mark.parametrize("site", [*BATCH_SITES, "local"])
+def test_hostile_options_are_refused(site: str, installed: dict[str, Path], tmp_path: Path) -> None:
     """Checked with the package's own validation, in this process: a program for each would take minutes."""
     import jsonschema
     from globus_compute_endpoint.endpoint.config.utils import _validate_user_opts
 
-    schema = json.loads((installed[site] / "user_config_schema.json").read_text())
+    folder = installed[site] if site in installed else tmp_path / "endpoint"
+    if site == "local":
+        folder.mkdir()
+        install_endpoint(Home(tmp_path), {"root": "/shared/images"})
+    schema = json.loads((folder / "user_config_schema.json").read_text())
+    _validate_user_opts({"container_uri": "/shared/images/images/a/0.sif"}, schema)
     accepted = []
     for options in [*HOSTILE, {"queue" if site in ("slurm", "delta") else "partition": "x"}]:
         try:
             _validate_user_opts(options, schema)
-        except jsonschema.ValidationError:
+        except (jsonschema.ValidationError, ValueError):
             continue
         accepted.append(options)
     assert accepted == []
-    assert render(installed[site], {"container_uri": "/shared/images/a.sif; id"}).returncode != 0
+    assert render(folder, {"container_uri": "/shared/images/a.sif; id"}).returncode != 0
 
 
 # Parsl leaves the socket open that it asks for an interface's address.
