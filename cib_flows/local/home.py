@@ -91,6 +91,12 @@ def _try_lock(descriptor: int, kind: int) -> bool:
     return True
 
 
+def _with_root(site: Any, what: str) -> dict[str, Any]:
+    if not isinstance(site, dict) or not isinstance(site.get("root"), str):
+        raise UsageError(f"{what} must be an object with a 'root', the folder for images and runs.")
+    return site
+
+
 @dataclass(frozen=True)
 class Client:
     """Who this home is: its one Globus Auth client, and the ids of what is built in."""
@@ -163,6 +169,7 @@ class Home:
         client = json.dumps(asdict(Client.new()), indent=2) + "\n"
         _write_once(self.client_path, client, 0o600)
         _write_once(self.token_path, secrets.token_urlsafe(32) + "\n", 0o600)
+        self.token()
         return self.client()
 
     def client(self) -> Client:
@@ -181,7 +188,12 @@ class Home:
             ) from None
 
     def token(self) -> str:
-        return self.token_path.read_text(encoding="utf-8").strip()
+        """The home's bearer token. Raises :class:`UsageError` for an empty one, which everybody
+        would hold."""
+        text = self.token_path.read_text(encoding="utf-8").strip()
+        if not text:
+            raise UsageError(f"{self.token_path} is empty; remove it, and the start makes another.")
+        return text
 
     # -- its site profile ----------------------------------------------------------------------
 
@@ -203,14 +215,21 @@ class Home:
             # everyone who builds here is the owner of this home, so nobody can see too much
             "unpack_in_memory": True,
         }
-        site.update(overrides or {})
+        site = _with_root({**site, **(overrides or {})}, "The site profile")
         Path(site["root"]).mkdir(parents=True, exist_ok=True)
         write_aside(self.site_path, json.dumps(site, indent=2) + "\n")
         return site
 
     def site(self) -> dict[str, Any]:
-        site: dict[str, Any] = json.loads(self.site_path.read_text(encoding="utf-8"))
-        return site
+        """The site profile. Raises :class:`UsageError` for a file that holds none."""
+        try:
+            site = json.loads(self.site_path.read_text(encoding="utf-8"))
+        except ValueError as problem:
+            raise UsageError(
+                f"{self.site_path} is not readable JSON ({problem}); correct it, or remove it for"
+                " the default."
+            ) from None
+        return _with_root(site, str(self.site_path))
 
     # -- its broker ----------------------------------------------------------------------------
 

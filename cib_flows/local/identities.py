@@ -85,6 +85,8 @@ class Identities:
 
     def with_token(self, token: str) -> KnownIdentity | None:
         """Whose ready-made token this is."""
+        if not token:
+            return None
         given = token.encode()
         matching = [
             known for known in self.all() if hmac.compare_digest(known.token.encode(), given)

@@ -8,6 +8,7 @@ import pytest
 
 from cib_flows.errors import UsageError
 from cib_flows.local.home import Home
+from cib_flows.local.transfer.collections import Collections
 
 
 @pytest.mark.parametrize("name", ["a b", "a;b", "a$b", "a'b", "a\nb", "å"])
@@ -40,6 +41,34 @@ def test_the_site_profile_is_the_default_under_what_was_given(tmp_path: Path) ->
     assert Path(site["root"]).is_dir()
     assert site["staging"]["collection_id"] == client.staging_collection_id
     assert home.write_site()["ca_bundle"] == "/ca.pem", "a start without --site keeps the profile"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"root": 5}'])
+def test_a_damaged_site_profile_is_named(tmp_path: Path, text: str) -> None:
+    home = Home(tmp_path / "home")
+    home.prepare()
+    home.site_path.write_text(text)
+    with pytest.raises(UsageError, match=r"site\.json"):
+        home.write_site()
+    with pytest.raises(UsageError, match="'root'"):
+        home.write_site({"root": 5})
+
+
+def test_an_empty_token_is_nobodys(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.prepare()
+    home.token_path.write_text("\n")
+    with pytest.raises(UsageError, match="token is empty"):
+        home.prepare()
+
+
+def test_damaged_collections_are_named(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.prepare()
+    for text in ("{", '[{"id": "x"}]'):
+        (home.path / "collections.json").write_text(text)
+        with pytest.raises(UsageError, match=r"collections\.json"):
+            Collections.of_home(home).all()
 
 
 def test_no_address_is_given_while_nothing_runs(tmp_path: Path) -> None:

@@ -139,6 +139,11 @@ class Collections:
     def _declared(self) -> list[Collection]:
         try:
             entries = json.loads(self._declarations.read_text("utf-8"))
+            return [Collection(**entry) for entry in entries]
         except FileNotFoundError:
             return []
-        return [Collection(**entry) for entry in entries]
+        except (ValueError, TypeError) as problem:
+            raise UsageError(
+                f"{self._declarations} cannot be read ({problem}); correct it, or remove it to"
+                " declare the collections anew."
+            ) from None
