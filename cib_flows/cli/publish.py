@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
+from cib_flows.cli.ending import see_to_the_end
 from cib_flows.cli.options import (
     COLLECTION,
     ENDPOINT,
@@ -16,14 +16,13 @@ from cib_flows.cli.options import (
     common_options,
     move_option,
 )
-from cib_flows.cli.output import human_duration, human_size, note, print_json
+from cib_flows.cli.output import human_size, print_json
 
 if TYPE_CHECKING:
     from cib_flows.profiles import Globus
-    from cib_flows.publishing import Delivery, PublishRun
     from cib_flows.sites import Site
 
-__all__ = ["download", "publish", "show_deliveries"]
+__all__ = ["download", "publish"]
 
 
 @click.command(short_help="Bring a container to other sites, and register it there.")
@@ -65,7 +64,6 @@ def publish(
         raise click.UsageError("--collection and --path belong to --endpoint.")
     if path is not None and (collection is None or not path.startswith("/")):
         raise click.UsageError("--path must begin with '/', and needs --collection.")
-    from cib_flows.cli.build import see_to_the_end
     from cib_flows.publishing import publish as start
 
     globus = common.connect()
@@ -115,44 +113,3 @@ def _sites(globus: Globus, words: list[str], sites_file: Path | None) -> list[Si
 
     known = read_sites(sites_file) if words else {}
     return [find_site(globus, word, known) for word in dict.fromkeys(words)]
-
-
-def show_deliveries(run: PublishRun, common: Common, status: str) -> NoReturn:
-    """What came of each site, and the end of the program: 0 when all of them have the container."""
-    deliveries = run.deliveries()
-    ok = status == "SUCCEEDED"
-    failure = None if ok else run.failure()
-    if common.json:
-        document: dict[str, Any] = {"ok": ok, "run_id": run.run_id, "status": status}
-        document["deliveries"] = [delivery.as_dict() for delivery in deliveries]
-        if failure:
-            document["failure"] = failure.as_dict()
-        print_json(document)
-    else:
-        for delivery in deliveries:
-            click.echo(_line(delivery))
-    if failure:
-        note(f"Error: {failure.sentence}")
-        if failure.hint:
-            note(f"Hint: {failure.hint}")
-    sys.exit(0 if ok else 1)
-
-
-def _line(delivery: Delivery) -> str:
-    container = delivery.container
-    if container is None:
-        return f"{delivery.name:16s}  failed      {delivery.sentence}"
-    what = f"{container.name}:{container.tag} is {container.container_id}, {container.path}"
-    if delivery.present:
-        return f"{delivery.name:16s}  was there   {what}"
-    took = [
-        f"{word} {human_duration(seconds)}"
-        for word, seconds in (
-            ("transferred in", delivery.transfer_s),
-            ("registered in", delivery.register_s),
-        )
-        if seconds is not None
-    ]
-    return (
-        f"{delivery.name:16s}  registered  {what} ({human_size(container.size)}, {', '.join(took)})"
-    )

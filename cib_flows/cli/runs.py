@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from cib_flows.cli.build import see_to_the_end
+from cib_flows.cli.ending import see_to_the_end
 from cib_flows.cli.options import Common, build_options, common_options, spec_argument
 from cib_flows.cli.output import note, print_json
 from cib_flows.cli.specs import read_spec
