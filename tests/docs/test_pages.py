@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +25,7 @@ PAGES = sorted(
 )
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+ENDPOINT = "11111111-1111-4111-8111-111111111111"
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -94,6 +97,40 @@ def test_every_command_and_option_exists(name: str) -> None:
                 assert word in {*known, "--help"}, (
                     f"{name}: 'cib-flows {' '.join(words)}' has {word}"
                 )
+
+
+def shell_lines(name: str) -> Iterator[str]:
+    """Each line of the page's shell examples as one would type it."""
+    for kind, body in FENCE.findall(text_of(name)):
+        lines = re.sub(r"\\\n\s*", " ", body).splitlines()
+        if kind in ("bash", "sh"):
+            yield from (line.strip() for line in lines)
+        elif kind == "console":
+            yield from (line[2:] for line in lines if line.startswith("$ "))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_line_is_one_that_the_command_takes(name: str) -> None:
+    """Its arguments and the values of its options too, but for whether files are there."""
+    for line in shell_lines(name):
+        call = re.search(r"^cib-flows ([a-z].*)|\$\(cib-flows ([a-z].*)\)", line)
+        if call is None or "…" in line:
+            continue
+        words = shlex.split(call[1] or call[2], comments=True)
+        words = list(itertools.takewhile(lambda word: word not in (">", "|", "&&"), words))
+        words = [ENDPOINT if word == "UUID" else word for word in words]
+        command: click.Command = main
+        while isinstance(command, click.Group):
+            found = command.get_command(click.Context(command), words.pop(0))
+            assert found is not None, f"{name}: {line}"
+            command = found
+        said = ""
+        try:
+            command.make_context(str(command.name), words)
+        except click.UsageError as problem:
+            said = problem.message
+        is_file = "does not exist" in said or "No such file" in said
+        assert said == "" or is_file, f"{name}: {line}: {said}"
 
 
 def test_the_readme_names_commands() -> None:
