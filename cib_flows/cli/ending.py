@@ -21,10 +21,12 @@ from cib_flows.cli.output import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cib_flows.publishing import Delivery, PublishRun
     from cib_flows.runs import BuildRun
 
-__all__ = ["see_to_the_end"]
+__all__ = ["see_all_to_the_end", "see_to_the_end"]
 
 
 def see_to_the_end(run: BuildRun, common: Common, title: str) -> None:
@@ -45,13 +47,7 @@ def see_to_the_end(run: BuildRun, common: Common, title: str) -> None:
             f"'cib-flows wait{common.as_words} {run.run_id}', end it with "
             f"'cib-flows cancel{common.as_words} {run.run_id}'."
         )
-        note("")
-        note(sentence)
-        if common.json:
-            print_json(
-                {"ok": False, "run_id": run.run_id, "error": {"message": sentence, "hint": None}}
-            )
-        sys.exit(INTERRUPTED)
+        _interrupted(common, sentence, run_id=run.run_id)
     if isinstance(run, PublishRun) and last.status != "INACTIVE":
         _show_deliveries(run, common, last.status)
     if last.status == "SUCCEEDED":
@@ -95,25 +91,68 @@ def see_to_the_end(run: BuildRun, common: Common, title: str) -> None:
     sys.exit(1)
 
 
+def see_all_to_the_end(
+    runs: Sequence[PublishRun], sites: Sequence[str], common: Common
+) -> NoReturn:
+    """Waits for publications that were started at once, one for each of ``sites``, and ends the program: 0
+    when all sites have the container. After Ctrl-C the exit code is 130 and the runs go on.
+    """
+    for run, site in zip(runs, sites, strict=True):
+        note(f"{site:16s}  run {run.run_id}")
+    documents = []
+    try:
+        for run, site in zip(runs, sites, strict=True):
+            status = run.wait()
+            if status.status == "INACTIVE":
+                sentence = run.inactive_reason()
+                note(f"Error: {site}: {sentence}")
+                failure = {"sentence": sentence, "code": "inactive"}
+                told = {"run_id": run.run_id, "status": status.status, "failure": failure}
+                documents.append({"ok": False, **told})
+            else:
+                documents.append(_shown(run, common, status.status))
+    except KeyboardInterrupt:
+        left = [run.run_id for run in runs[len(documents) :]]
+        sentence = f"The runs go on: {', '.join(left)}. 'cib-flows wait{common.as_words} RUN' comes back to one."
+        _interrupted(common, sentence, run_ids=left)
+    ok = all(document["ok"] for document in documents)
+    if common.json:
+        print_json({"ok": ok, "runs": documents})
+    sys.exit(0 if ok else 1)
+
+
+def _interrupted(common: Common, sentence: str, **runs: Any) -> NoReturn:
+    note("")
+    note(sentence)
+    if common.json:
+        print_json({"ok": False, **runs, "error": {"message": sentence, "hint": None}})
+    sys.exit(INTERRUPTED)
+
+
 def _show_deliveries(run: PublishRun, common: Common, status: str) -> NoReturn:
     """What came of each site, and the end of the program: 0 when all of them have the container."""
+    document = _shown(run, common, status)
+    if common.json:
+        print_json(document)
+    sys.exit(0 if document["ok"] else 1)
+
+
+def _shown(run: PublishRun, common: Common, status: str) -> dict[str, Any]:
+    """What came of each site of a run, as lines for people; returns the document for programs."""
     deliveries = run.deliveries()
     ok = status == "SUCCEEDED"
     failure = None if ok else run.failure()
-    if common.json:
-        document: dict[str, Any] = {"ok": ok, "run_id": run.run_id, "status": status}
-        document["deliveries"] = [delivery.as_dict() for delivery in deliveries]
-        if failure:
-            document["failure"] = failure.as_dict()
-        print_json(document)
-    else:
+    document: dict[str, Any] = {"ok": ok, "run_id": run.run_id, "status": status}
+    document["deliveries"] = [delivery.as_dict() for delivery in deliveries]
+    if not common.json:
         for delivery in deliveries:
             click.echo(_line(delivery))
     if failure:
+        document["failure"] = failure.as_dict()
         note(f"Error: {failure.sentence}")
         if failure.hint:
             note(f"Hint: {failure.hint}")
-    sys.exit(0 if ok else 1)
+    return document
 
 
 def _line(delivery: Delivery) -> str:

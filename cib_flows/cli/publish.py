@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cib_flows.cli.ending import see_to_the_end
+from cib_flows.cli.ending import see_all_to_the_end, see_to_the_end
 from cib_flows.cli.options import (
     COLLECTION,
     ENDPOINT,
@@ -37,6 +37,9 @@ __all__ = ["download", "publish"]
 @click.option("--as", "name_tag", default="", metavar="NAME:TAG", help="Name it so there.")
 @move_option
 @click.option("--source-endpoint", type=ENDPOINT, help="Whose catalogue has the container.")
+@click.option(
+    "--at-once", is_flag=True, help="A run for each site, so that none waits for another."
+)
 @click.option("--no-wait", is_flag=True, help="Print the run's id and return at once.")
 @common_options
 def publish(
@@ -50,6 +53,7 @@ def publish(
     name_tag: str,
     move: bool,
     source_endpoint: str | None,
+    at_once: bool,
     no_wait: bool,
 ) -> None:
     """Bring CONTAINER to other sites by Globus Transfer; each checks it and registers it.
@@ -65,6 +69,7 @@ def publish(
     if path is not None and (collection is None or not path.startswith("/")):
         raise click.UsageError("--path must begin with '/', and needs --collection.")
     from cib_flows.publishing import publish as start
+    from cib_flows.publishing import publish_at_once
 
     globus = common.connect()
     sites = _sites(globus, words, sites_file)
@@ -72,6 +77,15 @@ def publish(
         from cib_flows.sites import Site
 
         sites.append(Site(endpoint, endpoint, collection, path))
+    if at_once:
+        runs = publish_at_once(
+            reference, sites, globus, name_tag=name_tag, move=move, source_endpoint=source_endpoint
+        )
+        if no_wait:
+            ids = [run.run_id for run in runs]
+            print_json({"ok": True, "run_ids": ids}) if common.json else click.echo("\n".join(ids))
+            return
+        see_all_to_the_end(runs, [site.name for site in sites], common)
     run = start(
         reference, sites, globus, name_tag=name_tag, move=move, source_endpoint=source_endpoint
     )

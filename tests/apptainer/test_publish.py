@@ -146,9 +146,13 @@ def test_a_function_runs_there_in_the_image(
 
 def test_a_second_publication_brings_nothing(sites: Sites, published: dict[str, Any]) -> None:
     before = {path: path.stat().st_mtime_ns for path in sites.images("delta")}
-    answer = sites.publish("shared", "--to", "delta,polaris", "--as", "again:v2")
-    # another name is another place in the catalogue, the same name is not
+    # another name is another place in the catalogue, the same name is not; two runs at once share the source
+    answer = sites.publish("shared", "--to", "delta,polaris", "--as", "again:v2", "--at-once")
     assert answer.code == 0, answer.output
+    for run in answer.document["runs"]:
+        (delivery,) = run["deliveries"]
+        assert (delivery["ok"], delivery["present"]) == (True, False)
+    assert sites.in_staging() == []
     again = sites.publish("shared", "--to", "delta,polaris")
     assert again.code == 0, again.output
     for delivery in again.document["deliveries"]:

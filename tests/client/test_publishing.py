@@ -232,6 +232,48 @@ def test_a_site_that_is_offline_has_its_turn_last(
     assert [d["name"] for d in sent(cloud)["body"]["destinations"]] == ["delta", "polaris"]
 
 
+def test_at_once_every_site_has_a_run_of_its_own(
+    deployed: Deployment, cloud: responses.RequestsMock, sites_file: Path
+) -> None:
+    answers(cloud, "SUCCEEDED", OUTCOMES[:1])
+    answer = published("--to", "polaris,delta", "--at-once", "--as", "v2", "--json")
+    assert answer.exit_code == 0, answer.output
+    calls = [c for c in cloud.calls if str(c.request.url).endswith("/run")]
+    bodies = [json.loads(call.request.body or "")["body"] for call in calls]
+    assert [[d["name"] for d in body["destinations"]] for body in bodies] == [
+        ["polaris"],
+        ["delta"],
+    ]
+    assert {body["name_tag"] for body in bodies} == {"v2"}
+    document = json.loads(answer.stdout)
+    assert document["ok"] is True
+    assert [run["deliveries"][0]["ok"] for run in document["runs"]] == [True, True]
+
+
+def test_at_once_one_that_fails_ends_with_1_and_the_others_are_told(
+    deployed: Deployment, cloud: responses.RequestsMock, sites_file: Path
+) -> None:
+    answers(cloud, "FAILED", OUTCOMES)
+    answer = published("--to", "polaris,delta", "--at-once")
+    assert answer.exit_code == 1
+    assert [line.split()[:2] for line in answer.stdout.splitlines()] == [
+        ["delta", "registered"],
+        ["polaris", "failed"],
+    ] * 2
+    assert answer.stderr.count("Error: The container could not be published to polaris") == 2
+
+
+def test_at_once_those_that_were_started_are_named_when_one_cannot_be(
+    deployed: Deployment, cloud: responses.RequestsMock, sites_file: Path
+) -> None:
+    cloud.post(f"{FLOWS}/flows/{FLOW_ID}/run", json={"run_id": RUN, "status": "ACTIVE"})
+    refusal = {"error": {"code": "FORBIDDEN", "detail": "You may not start it."}}
+    cloud.post(f"{FLOWS}/flows/{FLOW_ID}/run", json=refusal, status=403)
+    answer = published("--to", "polaris,delta", "--at-once")
+    assert answer.exit_code != 0
+    assert f"Started before, and going on: {RUN}." in answer.stderr
+
+
 def test_a_container_is_published_from_where_it_is_registered(
     deployed: Deployment, globus: Globus, cloud: responses.RequestsMock, sites_file: Path
 ) -> None:
