@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 import time
 import uuid
 from datetime import datetime, timezone
 from typing import Any
 
+from cib_flows.local import clock
 from cib_flows.local.actions import ActionRefused, ActionRequest, ActionStatus, StatusName
 from cib_flows.local.database import Database
 
@@ -60,8 +60,7 @@ class HelloProvider:
         return _status(row)
 
     async def wait(self, action_id: str) -> ActionStatus:
-        while (remaining := self._row(action_id)["until"] - time.time()) > 0:
-            await asyncio.sleep(remaining)
+        await clock.reached(self._row(action_id)["until"])
         return _status(self._row(action_id))
 
     async def status(self, action_id: str) -> ActionStatus:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cib_flows.local import clock
 from cib_flows.local.actions import ActionProvider, ActionStatus, Identity
 from cib_flows.local.database import DiskFull
 
@@ -194,13 +195,8 @@ class Interpreter:
             until = states.wait_end(state, run.document, run.context, time.time())
             run.pending = {"until": until}
             self._store.save_run(run, [started(run, state, {}, [])])
-        remaining = run.pending["until"] - time.time()
-        if remaining > 0:
-            try:
-                await asyncio.wait_for(running.cancelled.wait(), remaining)
-                return True
-            except asyncio.TimeoutError:
-                pass
+        if not await clock.reached(run.pending["until"], running.cancelled):
+            return True
         return self._complete(run, state, Finished(run.document, state.get("Next"), {}, {}))
 
     def _ask(self, run: Run, state: Mapping[str, Any]) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +19,8 @@ from flow_testing import (
     refused,
 )
 from globus_sdk import FlowsAPIError
+
+from cib_flows.local import clock
 
 PASS = {"Type": "Pass", "End": True}
 FAILED = ("FAILED", {"description": "no room left"})
@@ -139,6 +143,18 @@ def test_wait(server: FlowsServer, fields: dict[str, Any]) -> None:
     run = server.run(one_state({"Type": "Wait", **fields, "End": True}), body)
     assert run["status"] == "SUCCEEDED"
     assert codes(server, run) == ["FlowStarted", "WaitStarted", "WaitCompleted", "FlowSucceeded"]
+
+
+def test_a_wait_ends_by_the_clock_on_the_wall(
+    server: FlowsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a machine has slept."""
+    monkeypatch.setattr(clock, "LOOK_AGAIN", 0.01)
+    run_id = server.begin(one_state({"Type": "Wait", "Seconds": 3600, "End": True}))
+    assert server.client().get_run(run_id)["status"] == "ACTIVE"
+    later = time.time() + 3601
+    monkeypatch.setattr(clock, "time", SimpleNamespace(time=lambda: later))
+    assert server.settled(run_id)["status"] == "SUCCEEDED"
 
 
 @pytest.mark.parametrize("seconds", ["soon", -1, None, True])
