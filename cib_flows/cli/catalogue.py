@@ -12,6 +12,7 @@ from cib_flows.cli.options import (
     Common,
     catalogue_option,
     common_options,
+    limit_option,
     move_option,
     run_endpoint_option,
 )
@@ -222,7 +223,7 @@ def remove(common: Common, reference: str, force: bool, build_endpoint: str | No
 
 @click.command(short_help="Show what happened to a name.")
 @click.argument("name", metavar="NAME")
-@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
+@limit_option(100)
 @catalogue_option
 @common_options
 def history(common: Common, name: str, limit: int, build_endpoint: str | None) -> None:

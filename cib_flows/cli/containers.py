@@ -15,7 +15,13 @@ from cib_flows.cli.catalogue import VERBS
 from cib_flows.cli.container_test import container_test
 from cib_flows.cli.discovery import publish_search, search, withdraw_search
 from cib_flows.cli.locks import diff, lock
-from cib_flows.cli.options import Common, catalogue_option, common_options, launch_options
+from cib_flows.cli.options import (
+    Common,
+    catalogue_option,
+    common_options,
+    launch_options,
+    limit_option,
+)
 from cib_flows.cli.output import describe_container, human_size, note, print_json
 from cib_flows.cli.publish import download, publish
 from cib_flows.errors import UsageError
@@ -24,8 +30,6 @@ if TYPE_CHECKING:
     from cib_flows.containers import CommandResult, Container
 
 __all__ = ["containers"]
-
-DEFAULT_LIMIT = 50
 
 
 @click.group(short_help="Find and manage registered containers, and run commands in them.")
@@ -51,13 +55,7 @@ for verb in (
 
 
 @containers.command("list", short_help="List what is registered.")
-@click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    default=DEFAULT_LIMIT,
-    show_default=True,
-    help="At most so many.",
-)
+@limit_option(50)
 @click.option("--all", "everything", is_flag=True, help="All of them.")
 @click.option("--name", help="Only names that fit this pattern with * and ?.")
 @click.option("--base", help="Only those whose base image holds this text.")

@@ -82,7 +82,7 @@ def deploy(
     When something fails half-way, what was done is taken back.
 
     A PRINCIPAL is the URN of an identity or a group, all_authenticated_users, or (for --viewer)
-    public. The principals given for a role replace those it had, and are remembered.
+    public. Each role may be given several times; the principals given for it replace those it had, and are remembered.
     """
     from dataclasses import asdict
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cib_flows.cli.options import Common, catalogue_option, common_options
+from cib_flows.cli.options import Common, catalogue_option, common_options, limit_option
 from cib_flows.cli.output import note, print_json
 
 __all__ = ["publish_search", "search", "withdraw_search"]
@@ -71,8 +71,8 @@ def withdraw_search(
 
 @click.command("search", short_help="Find containers in a search index.")
 @click.argument("query", metavar="QUERY")
-@click.option("--index", required=True, help="The index's id.")
-@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True)
+@click.option("--index", metavar="INDEX", required=True, help="The index's id.")
+@limit_option(20, most=100)
 @common_options
 def search(common: Common, query: str, index: str, limit: int) -> None:
     """Find containers by words of their names, packages, bases or descriptions."""

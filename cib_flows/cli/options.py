@@ -23,6 +23,7 @@ __all__ = [
     "home_option",
     "json_option",
     "launch_options",
+    "limit_option",
     "move_option",
     "run_endpoint_option",
     "spec_argument",
@@ -136,6 +137,17 @@ def launch_options(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+def limit_option(default: int, most: int | None = None) -> Callable[[Command], Command]:
+    """The option of a list: how many of it are shown."""
+    return click.option(
+        "--limit",
+        type=click.IntRange(1, most),
+        default=default,
+        show_default=True,
+        help="At most so many.",
+    )
 
 
 catalogue_option = click.option(

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from cib_flows.cli.ending import see_to_the_end
-from cib_flows.cli.options import Common, build_options, common_options, spec_argument
+from cib_flows.cli.options import Common, build_options, common_options, limit_option, spec_argument
 from cib_flows.cli.output import note, print_json
 from cib_flows.cli.specs import read_spec
 from cib_flows.errors import UsageError
@@ -48,9 +48,7 @@ def start(
 
 
 @click.command(short_help="List the newest runs.")
-@click.option(
-    "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many."
-)
+@limit_option(20)
 @common_options
 def runs(common: Common, limit: int) -> None:
     """List the runs of the deployed flows that you may see, newest first."""
