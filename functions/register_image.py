@@ -9,7 +9,13 @@ import uuid
 from typing import Any
 
 from ._shared.adoption import adopted_record
-from ._shared.catalogue import Catalogue, require_text, split_name, utc_now
+from ._shared.catalogue import (
+    Catalogue,
+    container_of_image,
+    require_text,
+    split_name,
+    utc_now,
+)
 from ._shared.catalogue_index import read_object
 from ._shared.files import remove_tree, sha256_file
 from ._shared.grammars import SHA256, UUID
@@ -36,9 +42,10 @@ def register_image(
     """Prove the image in the file ``path`` and register it as ``name_tag`` (``name:tag``).
 
     ``path`` lies below the endpoint's root or its staging folder (there it may also be given as the staging
-    collection has it); the file moves into the catalogue. A record beside it (``x.json`` beside ``x.sif``)
-    that is of this image is taken over: its spec says what is proved. ``sha256`` is what the file must have.
-    A name that is another container's is refused with ``already_exists``, unless ``move`` is given.
+    collection has it); the file moves into the catalogue, but for a container's image, which stays that one's too.
+    A record beside it (``x.json`` beside ``x.sif``) that is of this image is taken over: its spec says what is
+    proved. ``sha256`` is what the file must have. A name that is another container's is refused with
+    ``already_exists``, unless ``move`` is given.
 
     Returns what ``register_container`` returns.
     """
@@ -67,7 +74,7 @@ def _register_file(
     catalogue = Catalogue(site["root"])
     source, is_staged = _source(site, catalogue, path)
     taken = catalogue.tags_of(name).get(tag)
-    if taken and not move and taken["sha256"] != expected:
+    if taken and not move and taken["sha256"] != (expected or sha256_file(source)):
         raise StepFailed(
             "already_exists",
             f"{name}:{tag} exists and names another container.",
@@ -163,9 +170,13 @@ def _proved(
             f"The file's sha256 is {sha256}, and {expected} is expected.",
             "It was damaged or changed on the way; bring it again.",
         )
+    there = container_of_image(catalogue, source)
+    # a container's own image, here or under another name, stays where it is
+    is_kept = there is not None and catalogue.is_whole(*there)
     known = read_object(catalogue.record_path(name, sha256))
     if known and catalogue.is_whole(name, sha256):
-        _done_with(source, is_staged, catalogue.image_path(name, sha256))
+        if not is_kept:
+            _done_with(source, is_staged, catalogue.image_path(name, sha256))
         return known
     signer = Signer(site) if site["sign_key"] or site["verify_keys"] else None
     fingerprint = require_signer(site, signer, image)
@@ -198,13 +209,14 @@ def _proved(
     for ending, text in documents.items():
         key = "sbom" if ending == SBOM_ENDING else "provenance"
         record[key] = {"sha256": put_beside(catalogue, name, sha256, ending, text)}
-    if source == path:
-        # its record was lost: publishing would take the image's name away
+    if source == path or is_kept:
+        # its record was lost, or it is another's too: publishing would take the image's name away
         os.link(source, work.image)
         image = work.image
     catalogue.publish(image, record)
     seal(catalogue, name, sha256, signer if site["sign_key"] else None)
-    _done_with(source, is_staged, path)
+    if not is_kept:
+        _done_with(source, is_staged, path)
     return record
 
 

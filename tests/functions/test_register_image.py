@@ -118,6 +118,25 @@ def test_a_file_below_the_root_moves_into_the_catalogue(site: Site) -> None:
     assert Path(result["path"]).read_bytes() == SIF
 
 
+def test_a_containers_image_registered_under_another_name_stays_its_own(site: Site) -> None:
+    place = site.root / "mine.sif"
+    place.write_bytes(SIF)
+    first = ok(register_image(str(place), "mine:v1", ENDPOINT))
+    second = ok(register_image(first["path"], "other:v1", ENDPOINT))
+    assert second["path"] != first["path"]
+    for found in (first, second, ok(register_image(first["path"], "other:v1", ENDPOINT))):
+        assert Path(found["path"]).read_bytes() == SIF
+    listed = ok(list_containers())["containers"]
+    assert [row.get("image_is_missing") for row in listed] == [None, None]
+
+
+def test_registering_the_same_again_is_no_conflict(site: Site, staging: Path) -> None:
+    for _ in range(2):
+        (staging / "mine.sif").write_bytes(SIF)
+        ok(register_image("/stage/mine.sif", "mine:v1", ENDPOINT))
+    assert list(staging.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("make", "code"),
     [
