@@ -11,7 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from cib_flows.bundle import BundleError, bundle_function, function_names
+from cib_flows.bundle import (
+    BundleError,
+    bundle_function,
+    bundle_program,
+    function_names,
+    image_check,
+)
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
@@ -271,3 +277,32 @@ def test_every_registered_function_bundles_and_loads_in_a_bare_python(
     )
     assert done.stderr == ""
     assert done.stdout == "True\n"
+
+
+def test_the_program_that_checks_images_stands_alone(tmp_path: Path) -> None:
+    """It runs on nodes that have Python and nothing else."""
+    program = tmp_path / "check_image.py"
+    program.write_text(image_check())
+    site = tmp_path / "site.json"
+    site.write_text(f'{{"root": "{tmp_path}", "allowed_bases": ["debian:*"]}}')
+    image = tmp_path / "image.sif"
+    image.write_text("SIF")
+    said = {}
+    for words in ([], [str(image)]):
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", str(program), *words],
+            env={"PATH": "/usr/bin:/bin", "CIB_FLOWS_SITE": str(site)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+        said[len(words)] = done.stderr
+    assert "takes the path of one image" in said[0]
+    assert "is not a registered container, and this site allows no other" in said[1]
+    assert image_check() == program.read_text()
+
+
+def test_a_program_needs_its_entry() -> None:
+    with pytest.raises(BundleError, match="defines no function called missing"):
+        bundle_program("_shared/worker_start", "missing")
