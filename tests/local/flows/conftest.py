@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -39,3 +40,9 @@ def server(
     """One service for all tests, with providers that remember nothing of the test before."""
     monkeypatch.setenv("GLOBUS_SDK_SERVICE_URL_FLOWS", _running.url)
     return _running
+
+
+@pytest.fixture
+def me() -> str:
+    """A name that no other test uses, so that lists hold only what this test made."""
+    return f"user-{uuid.uuid4()}"

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import globus_sdk
+import pytest
 import uvicorn
+from globus_sdk import FlowsAPIError
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -229,3 +231,16 @@ def serving(
         yield server
     finally:
         server.stop()
+
+
+PASS = one_state({"Type": "Pass", "End": True})
+
+
+def refusal(error: pytest.ExceptionInfo[FlowsAPIError]) -> dict[str, Any]:
+    assert error.value.raw_json is not None
+    return dict(error.value.raw_json)
+
+
+def known_answer(module: Any, name: str) -> dict[str, Any]:
+    """The answer of the hosted service as the SDK has kept it."""
+    return dict(module.RESPONSES.lookup(name).json)
