@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from globus_sdk import ClientApp, GlobusAppConfig
 
 from cib_flows.local import control
 from cib_flows.local.home import Home
+from cib_flows.local.transfer.collections import Collections
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 JSON_DATA = "globus_compute_sdk.serialize.JSONData"
@@ -211,3 +213,12 @@ def run_client(environment: dict[str, str], program: str, tmp_path: Path) -> str
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@pytest.fixture
+def folder(local_globus: LocalGlobus, tmp_path: Path) -> tuple[str, Path]:
+    """A collection of this test's own: its id and its folder."""
+    path = tmp_path / "data"
+    path.mkdir()
+    added = Collections.of_home(local_globus.home).add(f"data-{uuid.uuid4()}", path)
+    return added.id, path

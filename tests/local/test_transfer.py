@@ -16,52 +16,16 @@ import pytest
 from globus_sdk import DeleteData, TransferData
 from globus_sdk.testing import get_response_set
 
-from cib_flows.errors import UsageError
-from cib_flows.local import control
 from cib_flows.local.identities import Identities
 from cib_flows.local.transfer.collections import Collections
 
 from .conftest import LocalGlobus, until
-
-
-@pytest.fixture
-def folder(local_globus: LocalGlobus, tmp_path: Path) -> tuple[str, Path]:
-    """A collection of this test's own: its id and its folder."""
-    path = tmp_path / "data"
-    path.mkdir()
-    added = Collections.of_home(local_globus.home).add(f"data-{uuid.uuid4()}", path)
-    return added.id, path
+from .transfers import ended, faulty, refused, transfer
 
 
 @pytest.fixture
 def staging(local_globus: LocalGlobus) -> Path:
     return local_globus.home.staging_dir
-
-
-def ended(globus: LocalGlobus, task_id: str) -> dict[str, Any]:
-    def poll() -> dict[str, Any] | None:
-        document: dict[str, Any] = globus.transfer.get_task(task_id).data  # type: ignore[assignment]
-        return document if document["status"] in ("SUCCEEDED", "FAILED") else None
-
-    return until(poll)
-
-
-def transfer(
-    globus: LocalGlobus, source: str, destination: str, *items: tuple[str, str], **options: Any
-) -> dict[str, Any]:
-    data = TransferData(source_endpoint=source, destination_endpoint=destination, **options)
-    for source_path, destination_path in items:
-        data.add_item(source_path, destination_path)
-    return ended(globus, globus.transfer.submit_transfer(data)["task_id"])
-
-
-def refused(call: Callable[[], Any]) -> tuple[int, str | None]:
-    with pytest.raises(globus_sdk.TransferAPIError) as refusal:
-        call()
-    return refusal.value.http_status, refusal.value.code
-
-
-# -- tasks ---------------------------------------------------------------------------------------
 
 
 def test_a_folder_arrives_as_it_was(
@@ -303,17 +267,12 @@ def test_a_file_that_appears_meanwhile_is_taken(
     data = TransferData(source_endpoint=source, destination_endpoint=source)
     data.add_item("/late", "/y")
     task_id = local_globus.transfer.submit_transfer(data)["task_id"]
-    waiting = until(lambda: _faulty(local_globus, task_id))
+    waiting = until(lambda: faulty(local_globus, task_id))
     assert waiting["status"] == "ACTIVE"
     assert waiting["nice_status"] == "FILE_NOT_FOUND"
     (path / "late").write_text("here")
     assert ended(local_globus, task_id)["status"] == "SUCCEEDED"
     assert (path / "y").read_text() == "here"
-
-
-def _faulty(globus: LocalGlobus, task_id: str) -> dict[str, Any] | None:
-    document: dict[str, Any] = globus.transfer.get_task(task_id).data  # type: ignore[assignment]
-    return document if document["faults"] else None
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -325,7 +284,7 @@ def test_a_permission_problem_shows_while_the_task_is_active(
     data = TransferData(source_endpoint=source, destination_endpoint=source)
     data.add_item("/closed", "/open")
     task_id = local_globus.transfer.submit_transfer(data)["task_id"]
-    waiting = until(lambda: _faulty(local_globus, task_id))
+    waiting = until(lambda: faulty(local_globus, task_id))
     assert (waiting["status"], waiting["nice_status"]) == ("ACTIVE", "PERMISSION_DENIED")
     (path / "closed").chmod(0o755)
     assert ended(local_globus, task_id)["status"] == "SUCCEEDED"
@@ -412,107 +371,3 @@ def test_a_task_that_makes_no_sense_is_refused(
     status, found = refused(lambda: local_globus.transfer.submit_transfer(body))
     assert status in (400, 404)
     assert code in str(found)
-
-
-# -- operations ----------------------------------------------------------------------------------
-
-
-def test_ls_stat_mkdir_rename(local_globus: LocalGlobus, folder: tuple[str, Path]) -> None:
-    source, path = folder
-    client = local_globus.transfer
-    (path / "b.txt").write_text("four")
-    assert client.operation_mkdir(source, "/a")["code"] == "DirectoryCreated"
-    listing = client.operation_ls(source, path="/")
-    assert [(entry["name"], entry["type"]) for entry in listing] == [
-        ("a", "dir"),
-        ("b.txt", "file"),
-    ]
-    assert [
-        entry["name"] for entry in client.operation_ls(source, orderby="name DESC", limit=1)
-    ] == ["b.txt"]
-    found = client.operation_stat(source, "/b.txt").data
-    example = get_response_set("transfer.operation_stat").lookup("default").json
-    assert isinstance(found, dict)
-    assert isinstance(example, dict)
-    assert set(example) == set(found)
-    assert found["size"] == 4
-    assert client.operation_rename(source, "/b.txt", "/a/c.txt")["code"] == "FileRenamed"
-    assert (path / "a" / "c.txt").read_text() == "four"
-    for call, code in (
-        (lambda: client.operation_stat(source, "/b.txt"), "NotFound"),
-        (lambda: client.operation_ls(source, "/nowhere"), "NotFound"),
-        (lambda: client.operation_mkdir(source, "/a"), "ExternalError.MkdirFailed.Exists"),
-        (
-            lambda: client.operation_ls(source, "/a/c.txt"),
-            "ExternalError.DirListingFailed.NotDirectory",
-        ),
-    ):
-        assert refused(call)[1] == code
-
-
-ESCAPES = ["/../x", "/a/../../x", "/out/passwd", "/out", "/passwd", "/~/../x"]
-
-
-@pytest.mark.parametrize("escape", ESCAPES)
-def test_no_path_leaves_its_collection(
-    local_globus: LocalGlobus, folder: tuple[str, Path], escape: str
-) -> None:
-    source, path = folder
-    (path / "a").mkdir()
-    (path / "out").symlink_to("/etc")
-    (path / "passwd").symlink_to("/etc/passwd")
-    client = local_globus.transfer
-    for call in (
-        lambda: client.operation_stat(source, escape),
-        lambda: client.operation_ls(source, escape),
-        lambda: client.operation_mkdir(source, escape + "/new"),
-        lambda: client.operation_rename(source, "/a", escape + "/new"),
-    ):
-        assert refused(call) == (403, "EndpointPermissionDenied")
-    data = TransferData(source_endpoint=source, destination_endpoint=source)
-    data.add_item(escape, "/stolen")
-    task_id = client.submit_transfer(data)["task_id"]
-    assert until(lambda: _faulty(local_globus, task_id))["nice_status"] == "PERMISSION_DENIED"
-    client.cancel_task(task_id)
-    ended(local_globus, task_id)
-    assert not (path / "stolen").exists()
-
-
-# -- collections ---------------------------------------------------------------------------------
-
-
-def test_a_collection_is_there_as_soon_as_it_is_declared(
-    local_globus: LocalGlobus, tmp_path: Path
-) -> None:
-    collections = Collections.of_home(local_globus.home)
-    name = f"named-{uuid.uuid4()}"
-    added = collections.add(name, tmp_path)
-    assert collections.add(name, tmp_path) == added, "declared twice, it is one"
-    assert local_globus.transfer.get_endpoint(added.id)["display_name"] == name
-    assert [found["id"] for found in local_globus.transfer.endpoint_search(name)] == [added.id]
-    other = tmp_path / "other"
-    other.mkdir()
-    with pytest.raises(UsageError, match="choose another name"):
-        collections.add(name, other)
-    with pytest.raises(UsageError, match="not a folder"):
-        collections.add("file", tmp_path / "nothing")
-
-
-def test_an_unknown_collection_is_not_found(local_globus: LocalGlobus) -> None:
-    nobody = str(uuid.uuid4())
-    assert refused(lambda: local_globus.transfer.get_endpoint(nobody)) == (404, "EndpointNotFound")
-    assert refused(lambda: local_globus.transfer.operation_ls(nobody)) == (404, "EndpointNotFound")
-
-
-def test_a_site_may_put_staging_elsewhere(
-    own_globus: Callable[..., LocalGlobus], tmp_path: Path
-) -> None:
-    globus = own_globus()
-    control_site = globus.home.site()
-    elsewhere = tmp_path / "shared"
-    elsewhere.mkdir()
-    control_site["staging"]["path"] = str(elsewhere)
-    control.stop(globus.home)
-    again = own_globus(site=control_site)
-    again.transfer.operation_mkdir(again.staging_id, "/run1")
-    assert os.listdir(elsewhere) == ["run1"]
