@@ -22,7 +22,7 @@ _NOT_SERVED = (
     (r"/v2/(groups|preferences|subscription_info)", "Globus Groups"),
     (r"/(jobs|v2/timer)", "Globus Timers"),
     (r"/v2/(tunnels|stream_access_points)", "tunnels"),
-    (r"/v0\.10/endpoint/[^/]+/(access|access_list|role|role_list)", "collections' access rules"),
+    (r"/v0\.10/endpoint/[^/]+/(role|role_list)", "roles of collections"),
     (r"/v0\.10/(shared_endpoint|endpoint/[^/]+/(my_)?shared_endpoint_list)", "guest collections"),
     (r"/v0\.10/(bookmark|bookmark_list)", "bookmarks"),
     (r"/v0\.10/endpoint_manager", "the views of collections' managers"),

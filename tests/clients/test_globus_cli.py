@@ -251,6 +251,24 @@ def test_collections_are_found(globus: Program, home: Home) -> None:
     assert here in globus("endpoint", "search", "staging").text
 
 
+def test_a_folder_is_shared(globus: Program, home: Home) -> None:
+    here, permission = home.client().staging_collection_id, ("endpoint", "permission")
+    made = globus.json(
+        *permission, "create", f"{here}:/shared/", "--permissions", "r", "--all-authenticated"
+    )
+    rule = made["access_id"]
+    assert rule in globus(*permission, "list", here).text
+    globus(*permission, "update", here, rule, "--permissions", "rw")
+    assert "rw" in globus(*permission, "show", here, rule).text
+    again = globus(
+        *(*permission, "create", f"{here}:/shared/", "--permissions", "r", "--all-authenticated"),
+        fails=True,
+    )
+    assert "Exists" in again.errors
+    globus(*permission, "delete", here, rule)
+    assert rule not in globus(*permission, "list", here).text
+
+
 def test_a_path_that_is_not_there_is_refused_as_transfer_does(globus: Program, home: Home) -> None:
     here = home.client().staging_collection_id
     refusal = globus("ls", f"{here}:/nothing", fails=True)
@@ -265,7 +283,7 @@ def test_what_is_not_served_is_told_in_a_sentence(globus: Program, home: Home) -
         ("group", "list"),
         ("timer", "list"),
         ("bookmark", "list"),
-        ("endpoint", "permission", "list", here),
+        ("endpoint", "role", "list", here),
         ("api", "flows", "GET", "/batch/runs"),
     ):
         refusal = globus(*words, fails=True)

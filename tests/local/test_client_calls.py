@@ -176,6 +176,14 @@ def transfer_client(globus: LocalGlobus, folder: Path) -> None:
     client.operation_rename(here, "/sub", "/dir")
     assert client.operation_stat(here, "/dir")["type"] == "dir"
     assert {found["name"] for found in client.operation_ls(here, path="/")} == {"a.txt", "dir"}
+    rule = {"DATA_TYPE": "access", "principal_type": "identity", "path": "/dir/"}
+    rule |= {"principal": str(uuid.uuid4()), "permissions": "r"}
+    rule_id = client.add_endpoint_acl_rule(here, rule)["access_id"]
+    client.update_endpoint_acl_rule(here, rule_id, {"permissions": "rw"})
+    assert client.get_endpoint_acl_rule(here, rule_id)["permissions"] == "rw"
+    assert [found["id"] for found in client.endpoint_acl_list(here)] == [rule_id]
+    client.delete_endpoint_acl_rule(here, rule_id)
+    assert list(client.endpoint_acl_list(here)) == []
     client.get_submission_id()
     data = globus_sdk.TransferData(source_endpoint=here, destination_endpoint=here)
     data.add_item("/a.txt", "/dir/b.txt")

@@ -285,6 +285,32 @@ STORIES = [
         check=files_are_gone,
     ),
     Story(
+        "permission",
+        {
+            "Grant": action(
+                f"{TRANSFER}/manage_permission",
+                {
+                    "operation": "CREATE",
+                    "endpoint_id.$": "$.collection",
+                    "path.=": "'/' + name + '/'",
+                    "principal_type": "all_authenticated_users",
+                    "permissions": "r",
+                },
+                Next="Take",
+            ),
+            "Take": action(
+                f"{TRANSFER}/manage_permission",
+                {
+                    "operation": "DELETE",
+                    "endpoint_id.$": "$.collection",
+                    "rule_id.$": "$.done.details.access_id",
+                },
+            ),
+        },
+        prepare=empty_place,
+        first=3,
+    ),
+    Story(
         "search",
         {
             "Ingest": action(

@@ -83,7 +83,7 @@ def test_flows_errors_have_its_shape_whoever_refuses(local_globus: LocalGlobus) 
         ("v2/groups/my_groups", "Globus Groups"),
         ("jobs/", "Globus Timers"),
         ("v0.10/bookmark_list", "bookmarks"),
-        ("v0.10/endpoint/x/access_list", "access rules"),
+        ("v0.10/endpoint/x/role_list", "roles of collections"),
     ],
 )
 def test_what_is_not_served_says_so(local_globus: LocalGlobus, path: str, service: str) -> None:

@@ -68,11 +68,15 @@ def transfer_providers(service: TransferService) -> dict[str, ActionProvider]:
     def collection_info(asked: _Asked) -> dict[str, Any]:
         return endpoint_document(collection_of(asked), service.identity.id)
 
+    def manage_permission(asked: _Asked) -> dict[str, Any]:
+        return service.access.manage(collection_of(asked), asked.body, asked.begun, asked.begin)
+
     operations_by_name: dict[str, Operation] = {
         "ls": ls,
         "stat": stat,
         "mkdir": mkdir,
         "collection_info": collection_info,
+        "manage_permission": manage_permission,
     }
     return {
         f"{BASE_URL}/transfer": _TaskProvider(service, "TRANSFER"),

@@ -25,6 +25,7 @@ __all__ = ["transfer_routes"]
 
 MAX_PAGE = 1000
 MAX_DIGITS = 15
+_STATUSES = {"Accepted": 202, "Created": 201}
 
 Handler = Callable[[Request], Awaitable[Any]]
 
@@ -34,6 +35,11 @@ def transfer_routes(service: TransferService) -> list[Route]:
     table: list[tuple[str, str, Handler]] = [
         ("GET", "/endpoint_search", handlers.search),
         ("GET", "/endpoint/{endpoint_id}", handlers.endpoint),
+        ("GET", "/endpoint/{endpoint_id}/access_list", handlers.access_list),
+        ("POST", "/endpoint/{endpoint_id}/access", handlers.create_access),
+        ("GET", "/endpoint/{endpoint_id}/access/{rule_id}", handlers.get_access),
+        ("PUT", "/endpoint/{endpoint_id}/access/{rule_id}", handlers.update_access),
+        ("DELETE", "/endpoint/{endpoint_id}/access/{rule_id}", handlers.delete_access),
         ("GET", "/submission_id", handlers.submission_id),
         ("POST", "/transfer", handlers.transfer),
         ("POST", "/delete", handlers.delete),
@@ -65,8 +71,7 @@ def _answering(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
             return JSONResponse(refusal.body(resource), refusal.status)
         if document.get("DATA_TYPE", "").endswith("result"):
             document = {**document, "request_id": "local", "resource": resource}
-        status = 202 if document.get("code") == "Accepted" else 200
-        return JSONResponse(document, status)
+        return JSONResponse(document, _STATUSES.get(document.get("code", ""), 200))
 
     return answer
 
@@ -92,6 +97,10 @@ def _number(request: Request, name: str, default: int) -> int:
 
 def _page(request: Request, default: int = 100) -> tuple[int, int]:
     return min(_number(request, "limit", default), MAX_PAGE), _number(request, "offset", 0)
+
+
+def _rule(request: Request) -> str:
+    return str(request.path_params["rule_id"])
 
 
 class _Handlers:
@@ -123,6 +132,24 @@ class _Handlers:
             "limit": limit,
             "offset": offset,
         }
+
+    # -- access rules --------------------------------------------------------------------------
+
+    async def access_list(self, request: Request) -> dict[str, Any]:
+        return self._service.access.list(self._collection(request))
+
+    async def create_access(self, request: Request) -> dict[str, Any]:
+        return self._service.access.create(self._collection(request), await _body(request))
+
+    async def get_access(self, request: Request) -> dict[str, Any]:
+        return self._service.access.get(self._collection(request), _rule(request))
+
+    async def update_access(self, request: Request) -> dict[str, Any]:
+        collection = self._collection(request)
+        return self._service.access.update(collection, _rule(request), await _body(request))
+
+    async def delete_access(self, request: Request) -> dict[str, Any]:
+        return self._service.access.delete(self._collection(request), _rule(request))
 
     # -- tasks ---------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from typing import Any
 from cib_flows.local.actions import Identity
 from cib_flows.local.database import Database
 from cib_flows.local.home import Home
+from cib_flows.local.transfer.access import AccessRules
 from cib_flows.local.transfer.collections import Collections
 from cib_flows.local.transfer.errors import TransferError
 from cib_flows.local.transfer.filters import check_rules
@@ -38,6 +39,7 @@ class TransferService:
     ) -> None:
         self.store = TransferStore(database)
         self.collections = Collections.of_home(home)
+        self.access = AccessRules(database)
         self.identity = identity
         self._retry_delays = retry_delays
         self._jobs: dict[str, Job] = {}
