@@ -188,7 +188,7 @@ def flow_states(flow: Path = FLOW) -> str:
         if state["Type"] == "Choice":
             does = "; ".join(f"{label}: {code(target)}" for target, label in _edges(state))
         elif state["Type"] == "Fail":
-            does = state.get("Cause") or f"Ends with the sentence at {code(state['CausePath'])}."
+            does = state.get("Cause") or f"Ends with what stands at {code(state['CausePath'])}."
         calls = code(_called(state)) if state["Type"] == "Action" else ""
         gets = ""
         if calls and "tasks" in state["Parameters"]:

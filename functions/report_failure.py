@@ -27,7 +27,8 @@ def report_failure(
     """``caught`` is the error that a flow state caught, or None; ``transfer`` the Transfer action's status
     document, or None; ``outputs`` what each step returned, in order.
 
-    Returns ``sentence``, ``failed_step`` and ``error``.
+    Returns ``sentence``, ``cause`` (the sentence, and what to do: what the run ends with), ``failed_step`` and
+    ``error``.
     """
     return run_step("report_failure", lambda: _report(run_id, caught, transfer, outputs))
 
@@ -42,8 +43,8 @@ def _report(
         folder = RunFolder(site["root"], run_id)
     except StepFailed as failure:
         # the first failure may be that very thing, which must still be told
-        return {"sentence": sentence, "failed_step": step, "error": error, "run_dir": "",
-                "cleaned": False, "note": failure.message}  # fmt: skip
+        return {"sentence": sentence, "cause": _with_hint(error), "failed_step": step, "error": error,
+                "run_dir": "", "cleaned": False, "note": failure.message}  # fmt: skip
     folder.create()
     if folder.is_aborted() and error["code"] == "internal":
         error = StepFailed("aborted", "The build was stopped on request.").as_json()
@@ -59,6 +60,7 @@ def _report(
         pass  # the run failed before it had a plan, so it held nothing
     result = {
         "sentence": sentence,
+        "cause": _with_hint(error),
         "failed_step": step,
         "error": error,
         "run_dir": folder.path,
@@ -67,6 +69,11 @@ def _report(
     folder.write("result.json", result)
     folder.set_status("finished", step, "failed", 100, f"failed: {result['sentence']}")
     return result
+
+
+def _with_hint(error: dict[str, str]) -> str:
+    """For those who see nothing but the run's page."""
+    return f"{error['message']} {error['hint']}".rstrip()
 
 
 def _cause(caught: Any, transfer: Any, outputs: list[dict[str, Any]]) -> tuple[str, dict[str, str]]:

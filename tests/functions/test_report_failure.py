@@ -43,6 +43,7 @@ def test_a_steps_own_failure_is_passed_on_with_its_log(start: Start) -> None:
              "log_tail": "tail\n"}  # fmt: skip
     result = report(run.id, render_recipe=rendered(), build_image={"ok": False, "error": error})
     assert (result["sentence"], result["failed_step"]) == ("No gti.", "build_image")
+    assert result["cause"] == "No gti. Spell."
     assert result["error"] == error
     assert result["cleaned"] is True
     assert not run.work.exists()

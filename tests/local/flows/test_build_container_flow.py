@@ -63,7 +63,7 @@ OUTPUTS: dict[str, dict[str, Any]] = {
         "cached": False,
         "executor": {"endpoint_id": ENDPOINT, "user_endpoint_config": {}},
     },
-    "report_failure": {"sentence": "It went wrong."},
+    "report_failure": {"sentence": "It went wrong.", "cause": "It went wrong. Do this."},
 }
 
 
@@ -222,7 +222,7 @@ def assert_reported(
     assert run["status"] == "FAILED"
     assert run["details"]["code"] == "FlowFailed"
     assert run["details"]["error"] == "ContainerBuildFailed"
-    assert run["details"]["cause"] == run["details"]["description"] == "It went wrong."
+    assert run["details"]["cause"] == run["details"]["description"] == "It went wrong. Do this."
     assert states(globus, run)[-3:] == ["CollectFailure", "ReportFailure", "Failed"]
     reported = [
         entry["details"]["output"]["details"]["result"][0]["sentence"]

@@ -202,7 +202,7 @@ def test_a_failed_build_can_be_caught_with_its_sentence(
         for entry in server.log(done["run_id"])
         if entry["details"].get("state_name") == "BuildBroke" and entry["code"] == "PassCompleted"
     ]
-    assert told == {"why": "It went wrong.", "what": "ContainerBuildFailed"}
+    assert told == {"why": "It went wrong. Do this.", "what": "ContainerBuildFailed"}
 
 
 def test_a_dead_endpoint_is_caught_too(server: FlowsServer, functions: Functions) -> None:
@@ -218,7 +218,7 @@ def test_a_failed_build_without_a_catcher_fails_the_run_with_its_sentence(
     functions.fails("verify_image", "no_such_thing")
     done = run(server, composed(), BODY)
     assert done["details"]["error"] == "ContainerBuildFailed"
-    assert done["details"]["cause"] == "It went wrong."
+    assert done["details"]["cause"] == "It went wrong. Do this."
     assert "analyse" not in functions.called
 
 
@@ -289,7 +289,7 @@ def test_a_host_has_60_kb_for_itself_beside_the_largest_spec(
     if fails is None:
         assert done["status"] == "SUCCEEDED", done["details"]
     else:
-        assert done["details"]["cause"] == "It went wrong."
+        assert done["details"]["cause"] == "It went wrong. Do this."
 
 
 @pytest.mark.parametrize(

@@ -238,4 +238,4 @@ def test_the_build_flow_as_an_action(server: FlowsServer, compute: ScriptedProvi
     assert functions.arguments("build_image")["run_id"] == run_id
     functions.fails("verify_image", "no_such_thing")
     caught = output_of(server.run(parent, {"sample": "s2"}))["caught"]
-    assert caught["Cause"]["details"]["cause"] == "It went wrong."
+    assert caught["Cause"]["details"]["cause"] == "It went wrong. Do this."
