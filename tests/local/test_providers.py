@@ -340,6 +340,29 @@ def test_operations_are_done_at_once_and_once(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_listing_is_filtered_ordered_and_cut(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with services(tmp_path / "home") as found:
+            ls = transfer_providers(found.transfer)[TRANSFER + "ls"]
+            for name, size in (("a.h5", 1), ("b.h5", 3), ("c.h5", 2), ("d.txt", 9), (".e.h5", 0)):
+                (found.home.staging_dir / name).write_text("x" * size)
+
+            async def listed(**options: Any) -> ActionStatus:
+                body = {"endpoint_id": found.staging_id, "path": "/", **options}
+                return await ls.run(found.request(body))
+
+            done = await listed(
+                filter="name:~*.h5", orderby="size DESC", show_hidden=False, limit=1, offset=1
+            )
+            assert [entry["name"] for entry in done.details["DATA"]] == ["c.h5"]
+            for wrong in ({"limit": "all"}, {"offset": -1}, {"show_hidden": 1}, {"filter": 5}):
+                refused = await listed(**wrong)
+                assert refused.status == "FAILED", wrong
+                assert next(iter(wrong)) in refused.details["message"]
+
+    asyncio.run(scenario())
+
+
 def test_a_transfer_without_its_collections_is_refused(tmp_path: Path) -> None:
     found = Services(tmp_path / "home")
     providers = transfer_providers(found.transfer)

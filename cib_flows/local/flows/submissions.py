@@ -21,9 +21,8 @@ from .states import MAX_DOCUMENT_BYTES
 
 __all__ = ["check_input", "flow_content", "flow_problems", "run_submission"]
 
-URN = re.compile(
-    r"urn:globus:(auth:identity|groups:id):[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
-)
+UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+URN = re.compile(rf"urn:globus:(auth:identity|groups:id):{UUID.pattern}")
 MAX_MESSAGE = 1000
 
 # Which words may stand beside URNs in a role.
@@ -108,6 +107,7 @@ def flow_problems(given: Mapping[str, Any], knows: KnowsAction) -> list[Problem]
     if "keywords" in given:
         problems += _keyword_problems(given["keywords"])
     problems += _role_problems(given, FLOW_ROLES)
+    problems += _id_problems(given)
     if "definition" in given:
         found = [problem.document() for problem in definition_problems(given["definition"])]
         problems += found or list(_provider_problems(given["definition"], knows))
@@ -138,6 +138,14 @@ def _keyword_problems(value: Any) -> Iterator[Problem]:
         yield _problem(
             ["keywords"], f"keywords may have {MAX_KEYWORD_CHARACTERS} characters together"
         )
+
+
+def _id_problems(given: Mapping[str, Any]) -> Iterator[Problem]:
+    for name, words in (("subscription_id", ("DEFAULT",)), ("authentication_policy_id", ())):
+        value = given.get(name)
+        if value is None or value in words or (isinstance(value, str) and UUID.fullmatch(value)):
+            continue
+        yield _problem([name], "value is not a valid uuid", "type_error.uuid")
 
 
 def _role_problems(

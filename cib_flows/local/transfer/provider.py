@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from cib_flows.local.actions import (
     ActionProvider,
@@ -20,6 +20,7 @@ from cib_flows.local.actions import (
 from cib_flows.local.transfer import operations
 from cib_flows.local.transfer.documents import endpoint_document, task_document
 from cib_flows.local.transfer.errors import TransferError
+from cib_flows.local.transfer.filters import listing_filter
 from cib_flows.local.transfer.service import TransferService
 from cib_flows.local.transfer.store import Action
 
@@ -37,6 +38,7 @@ class _Asked:
     begin: Callable[[], None]
 
 
+Value = TypeVar("Value", bool, int, str)
 Operation = Callable[[_Asked], dict[str, Any]]
 
 
@@ -54,8 +56,15 @@ def transfer_providers(service: TransferService) -> dict[str, ActionProvider]:
         return collections.get(str(asked.body.get("endpoint_id", "")))
 
     def ls(asked: _Asked) -> dict[str, Any]:
-        limit = asked.body.get("limit", operations.MAX_LISTING)
-        return operations.list_folder(collection_of(asked), path_of(asked, "/"), limit=int(limit))
+        return operations.list_folder(
+            collection_of(asked),
+            path_of(asked, "/"),
+            show_hidden=_given(asked, "show_hidden", bool, True),
+            limit=_given(asked, "limit", int, operations.MAX_LISTING),
+            offset=_given(asked, "offset", int, 0),
+            order=_given(asked, "orderby", str, "name"),
+            shows=listing_filter(_given(asked, "filter", str, "")),
+        )
 
     def stat(asked: _Asked) -> dict[str, Any]:
         return operations.status_of(collection_of(asked), path_of(asked))
@@ -86,6 +95,18 @@ def transfer_providers(service: TransferService) -> dict[str, ActionProvider]:
             for name, operation in operations_by_name.items()
         },
     }
+
+
+def _given(asked: _Asked, name: str, kind: type[Value], default: Value) -> Value:
+    value = asked.body.get(name)
+    if value is None:
+        return default
+    # True is an int to Python.
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise TransferError.bad_request(f"{name} must be of type {kind.__name__}, not {value!r}.")
+    if isinstance(value, int) and value < 0:
+        raise TransferError.bad_request(f"{name} must not be negative.")
+    return value
 
 
 def _status(action: Action, status: str, details: Any, completed: float | None) -> ActionStatus:

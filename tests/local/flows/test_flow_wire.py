@@ -167,6 +167,8 @@ BAD_FLOWS: dict[str, tuple[dict[str, Any], list[Any]]] = {
     ),
     "viewer": ({"flow_viewers": ["all_authenticated_users"]}, ["flow_viewers", 0]),
     "definition": ({"definition": "x"}, ["definition"]),
+    "subscription": ({"subscription_id": "ours"}, ["subscription_id"]),
+    "policy": ({"authentication_policy_id": 5}, ["authentication_policy_id"]),
 }
 
 
