@@ -14,6 +14,7 @@
 
 # shellcheck source-path=SCRIPTDIR source=lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
+answer_help "$@"
 
 readonly PORT="${CIB_REGISTRY_PORT:-5055}"
 readonly ADDRESS="127.0.0.1:$PORT"

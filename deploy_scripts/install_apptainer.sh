@@ -10,6 +10,7 @@
 
 # shellcheck source-path=SCRIPTDIR source=lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
+answer_help "$@"
 
 readonly PRIVATE_LIBRARIES=/usr/lib/cib-flows-apptainer
 readonly HELPERS=(squashfs-tools squashfuse fuse2fs fakeroot uidmap)

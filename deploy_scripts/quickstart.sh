@@ -79,7 +79,9 @@ summary() { # summary RESULT_FILE ANSWER_FILE
     say "  cib-flows local stop"
 }
 
-prepare_machine quickstart quickstart.sh "$@"
+answer_help "$@"
+[ $# -eq 0 ] || die "quickstart.sh takes no arguments, but --help."
+prepare_machine quickstart quickstart.sh
 
 VENV="$(state_folder)/venv"
 GLOBUS_HOME="${CIB_FLOWS_HOME:-$(state_folder)/local}"

@@ -8,6 +8,7 @@
 
 # shellcheck source-path=SCRIPTDIR source=lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
+answer_help "$@"
 
 readonly POLICY=/usr/sbin/policy-rc.d
 

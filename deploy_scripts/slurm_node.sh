@@ -9,6 +9,7 @@
 
 # shellcheck source-path=SCRIPTDIR source=lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
+answer_help "$@"
 
 CONFIGURATION=/etc/slurm/slurm.conf
 MARK="# made by cib-flows for its tests"

@@ -50,6 +50,7 @@ summary() {
     say "all checks passed"
 }
 
+answer_help "$@"
 BASE_IMAGES=(--all)
 services_for_tests() { # not every machine can have them; the tests that need them then skip, and say why
     bash "$CIB_DEPLOY_DIR/rabbitmq.sh" packages || say "RabbitMQ could not be installed"

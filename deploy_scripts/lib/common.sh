@@ -29,6 +29,15 @@ die() { # one sentence for the reader, then stop
     exit 1
 }
 
+answer_help() { # answer_help ARGS...: the head of the script, for whoever asks for it
+    case "${1:-}" in
+        -h | --help)
+            awk 'NR > 1 { if (!/^#/) exit; sub(/^# ?/, ""); print }' "$0"
+            exit 0
+            ;;
+    esac
+}
+
 # ---------------------------------------------------------------- stages and the log
 
 # Three variables pass from a script to those it starts: the log, the start of the whole command, and

@@ -120,3 +120,27 @@ def test_ordinary_users_path_starts_with_the_systems_own_programs(
     assert folder == str(tmp_path)
     assert path.startswith("/usr/bin:/bin:")
     assert argument == "a  b $c"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "quickstart",
+        "test",
+        "install_apptainer",
+        "install_endpoint",
+        "base_registry",
+        "rabbitmq",
+        "slurm_node",
+    ],
+)
+def test_every_script_says_what_it_does_and_does_nothing_when_it_is_asked(
+    common_sh: Path, name: str
+) -> None:
+    script = common_sh.parents[1] / f"{name}.sh"
+    done = subprocess.run(
+        ["bash", str(script), "--help"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{name}.sh" in done.stdout
+    assert "shellcheck" not in done.stdout
