@@ -35,7 +35,7 @@ class ListQuery:
     def passed_over(self) -> int:
         """How many come before the page that ``page`` asks for."""
         text = self.parameters.get("page", "1")
-        if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+        if not text.isdecimal() or len(text) > 7 or not 1 <= int(text) <= 1_000_000:
             raise _refused("page", "a whole number from 1 is expected")
         return (int(text) - 1) * self.size
 
@@ -113,9 +113,17 @@ def read_query(given: Sequence[tuple[str, str]]) -> ListQuery:
         return ListQuery(parameters, None)
     try:
         state: Any = json.loads(base64.urlsafe_b64decode(text.encode()))
-        return ListQuery(dict(state["query"]), int(state["place"]))
+        place = int(state["place"])
+        parameters = dict(state["query"])
+        if not 0 <= place < paging.MAX_PLACE or not all(map(_is_text, parameters.values())):
+            raise ValueError(text)
+        return ListQuery(parameters, place)
     except (binascii.Error, ValueError, TypeError, KeyError):
         raise _refused("marker", "the marker is not valid") from None
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _moment(parameter: str, text: str) -> datetime | None:

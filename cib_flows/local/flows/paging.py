@@ -8,7 +8,10 @@ from collections.abc import Collection, Mapping
 
 from .errors import unprocessable
 
-__all__ = ["flag", "limit", "marker", "names", "place"]
+__all__ = ["MAX_PLACE", "flag", "limit", "marker", "names", "place"]
+
+
+MAX_PLACE = 2**62  # what the database can count
 
 
 def marker(place: int) -> str:
@@ -26,7 +29,7 @@ def place(query: Mapping[str, str]) -> int | None:
         return None
     try:
         kind, _, number = base64.urlsafe_b64decode(text.encode()).decode().partition(":")
-        if kind == "after":
+        if kind == "after" and 0 <= int(number) < MAX_PLACE:
             return int(number)
     except (binascii.Error, ValueError):
         pass
@@ -41,7 +44,7 @@ def limit(query: Mapping[str, str], default: int, name: str = "limit") -> int:
     :raises Refusal: 422 otherwise
     """
     text = query.get(name, str(default))
-    if text.isdecimal() and 1 <= int(text) <= 100:
+    if text.isdecimal() and len(text) < 4 and 1 <= int(text) <= 100:
         return int(text)
     problem = {
         "loc": [name],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from typing import Any
 
 import pytest
@@ -11,6 +13,15 @@ from globus_sdk.testing.data.flows import (
     list_flows,
     list_runs,
 )
+
+
+def encoded(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode()
+
+
+def marker(state: dict[str, Any]) -> str:
+    """A marker that the service never made."""
+    return encoded(json.dumps(state))
 
 
 def test_flows_are_listed_in_pages_in_the_order_asked_for(server: FlowsServer, me: str) -> None:
@@ -116,7 +127,10 @@ def test_runs_are_found_by_what_is_asked(server: FlowsServer, me: str) -> None:
         ({"filter_start_time": "yesterday"}, "filter_start_time"),
         ({"page": 0}, "page"),
         ({"per_page": 1000}, "per_page"),
+        ({"page": "9" * 5000}, "page"),
         ({"marker": "x"}, "marker"),
+        ({"marker": marker({"place": 10**30, "query": {}})}, "marker"),
+        ({"marker": marker({"place": 0, "query": {"per_page": []}})}, "marker"),
     ],
 )
 def test_a_list_that_cannot_be_made_names_the_parameter(
@@ -161,7 +175,11 @@ def test_log_pages_in_both_orders(server: FlowsServer) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", [{"limit": 0}, {"limit": 101}, {"limit": "x"}, {"marker": "x"}, {"marker": "YQ=="}]
+    "query",
+    [
+        *({"limit": limit} for limit in (0, 101, "x", "9" * 5000)),
+        *({"marker": text} for text in ("x", encoded("a"), encoded("after:99999999999999999999"))),
+    ],
 )
 def test_a_bad_page_is_refused(server: FlowsServer, query: dict[str, Any]) -> None:
     run_id = server.run(PASS)["run_id"]
