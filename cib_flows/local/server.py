@@ -22,7 +22,7 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -145,6 +145,7 @@ class LocalGlobus:
                 405: _unknown,
                 DiskFull: _full,
                 RecursionError: _too_deep,
+                ClientDisconnect: _hung_up,
                 500: _broken,
             },
         )
@@ -174,6 +175,11 @@ async def _unknown(request: Request, problem: Exception) -> Response:
 async def _full(request: Request, problem: Exception) -> Response:
     # Clients try again on this status; what they asked for was not done.
     return refusal(request.url.path, 503, "SERVICE_UNAVAILABLE", str(problem))
+
+
+async def _hung_up(request: Request, _: Exception) -> Response:
+    # Nobody reads it; a client that goes away in the middle of its request is no error of ours.
+    return refusal(request.url.path, 400, "BAD_REQUEST", "The request broke off.")
 
 
 async def _too_deep(request: Request, _: Exception) -> Response:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -143,7 +143,7 @@ def _route(
             return _Answer(await handler(request), status_code=status)
         except Refusal as refusal:
             return _Answer(refusal.document(), status_code=refusal.status)
-        except (DiskFull, RecursionError):
+        except (ClientDisconnect, DiskFull, RecursionError):
             raise  # the server answers these for every service
         except Exception:
             logger.exception("%s %s", method, request.url.path)
