@@ -19,6 +19,7 @@ __all__ = [
     "action_body",
     "action_result",
     "catcher_for",
+    "document_size",
     "document_text",
     "error_warnings",
     "failure",
@@ -53,17 +54,20 @@ class Finished:
     warnings: list[str] = dataclasses.field(default_factory=list)
 
 
+def document_size(document: Document) -> int:
+    """How many bytes count against the limit: UTF-8, without blanks."""
+    plain = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    return len(plain.encode("utf-8", "surrogatepass"))
+
+
 def document_text(document: Document) -> str:
     """The document as stored.
 
     :raises StateError: ``States.DataLimitExceeded`` above the service's limit
     """
     text = json.dumps(document, separators=(",", ":"))
-    size = len(text)
-    if size > MAX_DOCUMENT_BYTES:
-        # The limit is about UTF-8, which is never longer than the escapes that are stored.
-        plain = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-        size = len(plain.encode("utf-8", "surrogatepass"))
+    # The limit is about UTF-8, which is never longer than the escapes that are stored.
+    size = document_size(document) if len(text) > MAX_DOCUMENT_BYTES else len(text)
     if size > MAX_DOCUMENT_BYTES:
         raise StateError(
             "States.DataLimitExceeded",

@@ -17,7 +17,7 @@ from cib_flows.flow.rules_schema import schema_errors
 from . import roles
 from .errors import Refusal, unprocessable
 from .notifications import policy_problem
-from .states import MAX_DOCUMENT_BYTES
+from .states import MAX_DOCUMENT_BYTES, document_size
 
 __all__ = ["check_input", "flow_content", "flow_problems", "run_submission"]
 
@@ -237,7 +237,7 @@ def check_input(document: Any, schema: Any) -> None:
             [("$", f"the input schema refers to {error.ref!r}, which it does not hold")]
         ) from error
     problems = [(error.json_path, error.message) for error in errors]
-    size = len(json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    size = document_size(document)
     if size > MAX_DOCUMENT_BYTES:
         problems.append(("$", f"the input has {size} bytes; {MAX_DOCUMENT_BYTES} are allowed"))
     if problems:
