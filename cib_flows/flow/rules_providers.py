@@ -87,7 +87,8 @@ def provider_remarks(state: Mapping[str, Any], place: Place) -> Iterator[Remark]
         yield from _compute_fields(template, given, (*place, "Parameters"))
     if host in FLOW_HOSTS:
         yield _flow_remark(url, path, given, field)
-    if host == "transfer.actions.globus.org" and path == "ls" and given and "limit" not in given:
+    unbounded = given and not {"limit", "filter"} & set(given)
+    if host == "transfer.actions.globus.org" and path == "ls" and unbounded:
         yield remark(
             "state-may-grow",
             (*place, "Parameters"),

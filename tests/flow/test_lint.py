@@ -330,6 +330,15 @@ def test_a_fault_of_the_schema(
     assert (code, place) in found
 
 
+@pytest.mark.parametrize("bound", [{"limit": 100}, {"filter": "name:~*.h5"}])
+def test_a_bounded_listing_is_nothing_to_remark(bound: dict[str, Any]) -> None:
+    flow = copy.deepcopy(SOUND)
+    ls(flow["States"])
+    flow["States"]["Work"]["Parameters"] |= bound
+    found, _ = lint_definition(flow, INPUT)
+    assert "state-may-grow" not in {said.code for said in found}
+
+
 def test_an_input_that_the_schema_leaves_out() -> None:
     open_schema = copy.deepcopy(INPUT)
     del open_schema["additionalProperties"], open_schema["properties"]["x"]
