@@ -149,7 +149,7 @@ class _Explanation:
         """The states that replace the document, and ``key`` with it, before ``name`` runs."""
         writers = self._writers.get(key, [])
         since = set().union(*(reachable(writer, self._states) for writer in writers))
-        given = read(self._given, (key,))[0] in ("there", "perhaps")
+        given = read(self._given, (key,))[0] in ("there", "perhaps", "undescribed")
         return [
             f"an error caught in {loss.state!r}" if loss.caught else repr(loss.state)
             for loss in self._losses
@@ -259,8 +259,11 @@ class _Explanation:
         lost = f"{_listed(replacers)} replaces the whole document" if replacers else ""
         if writers:
             return f"{_names(writers)} writes it, but " + (lost or "not before this state")
-        if lost and read(self._given, (key,))[0] in ("there", "perhaps"):
+        verdict = read(self._given, (key,))[0]
+        if lost and verdict in ("there", "perhaps"):
             return f"the input has it, but {lost}"
+        if lost and verdict == "undescribed":
+            return f"no state writes it, and {lost} that the input brought"
         near = _near(key, Object({name: Field(ANYTHING) for name in self._writers}))
         return "no state writes it, and the input has no such field" + (near or _near(key, holder))
 

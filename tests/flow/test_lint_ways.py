@@ -33,6 +33,18 @@ def test_without_a_schema_the_input_is_told_and_a_state_that_writes_nothing_is_s
     assert [(said.code, said.place[1]) for said in found] == [("path-never-written", "Done")]
 
 
+def test_what_the_input_brought_is_lost_with_the_document() -> None:
+    states = {
+        "Keep": {"Type": "Pass", "Parameters": {"a.$": "$.a"}, "Next": "Use"},
+        "Use": {"Type": "ExpressionEval", "Parameters": {"c.=": "b"}, "ResultPath": "$.c"},
+    }
+    states["Use"]["End"] = True
+    found, inputs = lint_definition({"StartAt": "Keep", "States": states})
+    (lost,) = [said for said in found if said.code == "path-never-written"]
+    assert "'Keep' replaces the whole document that the input brought" in lost.message
+    assert inputs == ["$.a"]
+
+
 GUARDS: dict[str, tuple[dict[str, Any], bool]] = {
     "asked first": (
         {
