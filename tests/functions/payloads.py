@@ -11,8 +11,6 @@ from cib_flows.functions.fetch_payload import fetch_payload
 from tests.functions.conftest import Run
 
 Start = Callable[..., Run]
-
-
 COLLECTION = {"id": "6c54cade-bde5-45c1-bdea-f4bd71dba2cc", "path": "/~/my data.tar.gz"}
 
 
