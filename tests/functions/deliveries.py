@@ -24,8 +24,6 @@ from cib_flows.functions.receive_container import receive_container
 from .catalogues import published
 
 ENDPOINT = "11111111-1111-4111-8111-111111111111"
-
-
 DESTINATION = {"name": "delta", "endpoint": ENDPOINT}
 
 
