@@ -29,11 +29,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cib_flows.errors import UsageError
 
-__all__ = ["Client", "Home", "ServerRecord", "write_aside"]
+__all__ = ["Client", "Home", "ServerRecord", "read_declared", "write_aside"]
+
+Declared = TypeVar("Declared")
 
 DEFAULT_HOME = "~/.cib-flows/local"
 
@@ -81,6 +83,20 @@ def _write_once(path: Path, text: str, mode: int) -> None:
         pass
     finally:
         os.unlink(aside)
+
+
+def read_declared(path: Path, kind: type[Declared]) -> list[Declared]:
+    """What a file of declarations holds; nothing without the file. Raises :class:`UsageError` for a
+    damaged one."""
+    try:
+        return [kind(**entry) for entry in json.loads(path.read_text("utf-8"))]
+    except FileNotFoundError:
+        return []
+    except (ValueError, TypeError) as problem:
+        raise UsageError(
+            f"{path} cannot be read ({problem}); correct it, or remove it and declare anew what it"
+            " held."
+        ) from None
 
 
 def _try_lock(descriptor: int, kind: int) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 
 from cib_flows.errors import NotFoundError, UsageError
 from cib_flows.local.actions import Identity
-from cib_flows.local.home import Home, write_aside
+from cib_flows.local.home import Home, read_declared, write_aside
 
 __all__ = ["Identities", "KnownIdentity"]
 
@@ -135,6 +135,5 @@ class Identities:
             return []
         mark = (found.st_mtime_ns, found.st_ino)
         if self._read is None or self._read[0] != mark:
-            entries = json.loads(self._declarations.read_text("utf-8"))
-            self._read = (mark, [KnownIdentity(**entry) for entry in entries])
+            self._read = (mark, read_declared(self._declarations, KnownIdentity))
         return self._read[1]

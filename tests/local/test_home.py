@@ -8,6 +8,7 @@ import pytest
 
 from cib_flows.errors import UsageError
 from cib_flows.local.home import Home
+from cib_flows.local.identities import Identities
 from cib_flows.local.transfer.collections import Collections
 
 
@@ -62,13 +63,14 @@ def test_an_empty_token_is_nobodys(tmp_path: Path) -> None:
         home.prepare()
 
 
-def test_damaged_collections_are_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["{", '[{"id": "x"}]', "5"])
+def test_damaged_declarations_are_named(tmp_path: Path, text: str) -> None:
     home = Home(tmp_path / "home")
     home.prepare()
-    for text in ("{", '[{"id": "x"}]'):
-        (home.path / "collections.json").write_text(text)
-        with pytest.raises(UsageError, match=r"collections\.json"):
-            Collections.of_home(home).all()
+    for name, declared in (("collections", Collections), ("identities", Identities)):
+        (home.path / f"{name}.json").write_text(text)
+        with pytest.raises(UsageError, match=rf"{name}\.json cannot be read"):
+            declared.of_home(home).all()
 
 
 def test_no_address_is_given_while_nothing_runs(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cib_flows.errors import UsageError
-from cib_flows.local.home import Home, write_aside
+from cib_flows.local.home import Home, read_declared, write_aside
 from cib_flows.local.transfer.errors import TransferError
 
 __all__ = ["Collection", "Collections", "is_inside"]
@@ -137,13 +137,4 @@ class Collections:
         return added
 
     def _declared(self) -> list[Collection]:
-        try:
-            entries = json.loads(self._declarations.read_text("utf-8"))
-            return [Collection(**entry) for entry in entries]
-        except FileNotFoundError:
-            return []
-        except (ValueError, TypeError) as problem:
-            raise UsageError(
-                f"{self._declarations} cannot be read ({problem}); correct it, or remove it to"
-                " declare the collections anew."
-            ) from None
+        return read_declared(self._declarations, Collection)
