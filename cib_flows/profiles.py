@@ -222,11 +222,14 @@ def _globus_org() -> Globus:
 def _user_app() -> globus_sdk.UserApp:
     import globus_sdk
 
+    # a module of its own: the package does not bring it
+    from globus_sdk.login_flows import CommandLineLoginFlowManager
+
     native_id = os.environ.get("CIB_FLOWS_NATIVE_CLIENT_ID")
     if not native_id:
         raise UsageError("There is no Globus client to log in with.", hint=LOGIN_HINT)
 
-    class PromptOnStandardError(globus_sdk.login_flows.CommandLineLoginFlowManager):
+    class PromptOnStandardError(CommandLineLoginFlowManager):
         """Asks on standard error, because standard output belongs to the command's result."""
 
         def print_authorize_url(self, authorize_url: str) -> None:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 import uuid
+from pathlib import Path
 from typing import Any
 
 import globus_sdk
@@ -118,3 +123,67 @@ def test_the_page_refuses_what_is_no_login(local_globus: LocalGlobus) -> None:
     answer = requests.get(page, params=query, timeout=30)
     assert "<script>" not in answer.text
     assert "&lt;script&gt;" in answer.text
+
+
+class Terminal:
+    """The command line of a person at globus.org, in a process of its own; its services are the local ones."""
+
+    def __init__(self, globus: LocalGlobus, folder: Path) -> None:
+        self.globus = globus
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("CIB_FLOWS_", "GLOBUS_"))
+        }
+        services = {
+            name: value
+            for name, value in globus.home.environment().items()
+            if name.startswith("GLOBUS_SDK_SERVICE_URL_")
+        }
+        own = {
+            "HOME": str(folder),
+            "XDG_CONFIG_HOME": str(folder),
+            "CIB_FLOWS_PROFILE": "globus",
+            "CIB_FLOWS_NATIVE_CLIENT_ID": str(uuid.uuid4()),
+        }
+        self.environment = {**kept, **services, **own}
+
+    def type(self, *words: str, logs_in: bool) -> tuple[int, str, str]:
+        """Exit code, standard output and standard error; opens the page and pastes the code."""
+        command = [sys.executable, "-c", "from cib_flows.cli import main; main()", *words]
+        with subprocess.Popen(
+            command,
+            env=self.environment,
+            stdin=subprocess.PIPE if logs_in else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as running:
+            assert running.stderr is not None
+            said = ""
+            for line in running.stderr:
+                said += line
+                address = re.search(r"http://\S+", line)
+                if running.stdin is not None and address is not None:
+                    assert requests.get(address[0], timeout=30).ok
+                    running.stdin.write(code(self.globus) + "\n")
+                    running.stdin.flush()
+            assert running.stdout is not None
+            printed = running.stdout.read()
+        return running.returncode, printed, said
+
+
+def test_the_command_line_asks_a_person_once(local_globus: LocalGlobus, tmp_path: Path) -> None:
+    flow = local_globus.flows.create_flow("theirs", DEFINITION, {}, flow_viewers=["public"])["id"]
+    record = {"format": 1, "flow_id": flow, "flow_sha256": "", "functions": {}}
+    record |= dict.fromkeys(("build_endpoint", "run_endpoint"), str(uuid.uuid4()))
+    (tmp_path / "record.json").write_text(json.dumps(record))
+    terminal = Terminal(local_globus, tmp_path)
+    terminal.environment["CIB_FLOWS_DEPLOYMENT"] = str(tmp_path / "record.json")
+    status, printed, said = terminal.type("runs", "--json", logs_in=False)
+    assert status == 2, said
+    assert "Run the command in a terminal to log in" in json.loads(printed)["error"]["hint"]
+    status, printed, said = terminal.type("runs", "--json", logs_in=True)
+    assert (status, said.count("Log in to Globus here")) == (0, 1), said
+    assert json.loads(printed) == {"ok": True, "runs": []}
+    assert terminal.type("runs", logs_in=False) == (0, "", "There is no run yet.\n")
