@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import IO, Any, cast
 from urllib.parse import quote
 
-import globus_sdk
 import requests
+from globus_sdk.scopes import GCSCollectionScopes
 
 from cib_flows.catalogue import LONG_CALL_S, Catalogue
 from cib_flows.errors import AlreadyExistsError, CibFlowsError, ServiceError
@@ -115,7 +115,7 @@ def _opener(globus: Globus, collection_id: str, path: str) -> Callable[[dict[str
             hint="Its administrator can allow that; meanwhile use 'cib-flows containers push', or "
             "Globus Transfer.",
         )
-    scope = globus_sdk.scopes.GCSCollectionScopes(collection_id).https
+    scope = GCSCollectionScopes(collection_id).https
     with explained("log in to the collection"):
         globus.app.add_scope_requirements({collection_id: [scope]})
         authorizer = globus.app.get_authorizer(collection_id)

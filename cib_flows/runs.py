@@ -284,14 +284,11 @@ class BuildRun:
         flow_id = str(run.get("flow_id") or "")
         scopes = list(_values_of(run.get("details"), ("required_scope", "required_scopes")))
         if scopes:
-            import globus_sdk
+            from globus_sdk.gare import GlobusAuthorizationParameters
 
             with explained("ask for the consent"):
                 self.globus.app.login(
-                    auth_params=globus_sdk.gare.GlobusAuthorizationParameters(
-                        required_scopes=scopes
-                    ),
-                    force=True,
+                    auth_params=GlobusAuthorizationParameters(required_scopes=scopes), force=True
                 )
         deployment = load_deployment(self.globus)
         is_ours = deployment is not None and any(
