@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -335,11 +335,16 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, lambda *_: None)
     home = Home(options.home)
     home.prepare()
-    with home.lock() as was_free:
+    with ExitStack() as held:
+        # Nobody may take the last server's pid for ours meanwhile; control.start, which gives a
+        # descriptor, sees to that itself.
+        with home.alone() if options.ready_fd is None else nullcontext():
+            was_free = held.enter_context(home.lock())
+            if was_free:
+                home.forget_last_server()
         if not was_free:
             tell({"error": f"Another server already serves {home.path}."})
             return 1
-        home.forget_last_server()
         try:
             asyncio.run(
                 serve(
