@@ -33,11 +33,12 @@ from ._shared.places import GIB, choose_tmpdir, node_path
 from ._shared.processes import clean_environment
 from ._shared.results import StepFailed, run_step, shorten
 from ._shared.run_versions import WORKER_PACKAGES, engine_version, find_apptainer
-from ._shared.singularity import OWN_PROCESSES, engine_command, engine_environment
+from ._shared.singularity import BUILD_ISOLATION, engine_command, engine_environment
 from ._shared.site import FAKEROOT_OPTIONS, load_site
 from ._shared.tiny_image import (
     TINY_RECIPE,
     TINY_SHELL,
+    shows_devices,
     shows_host,
     way_to_root,
     write_tiny_archive,
@@ -299,7 +300,7 @@ def _try_tiny(engine: str, site: dict[str, Any], scratch: str, kind: str) -> lis
     os.mkdir(temporary)
     os.mkdir(cache)
     environment.update(APPTAINER_TMPDIR=temporary, APPTAINER_CACHEDIR=cache, TMPDIR=temporary)
-    environment.update(OWN_PROCESSES)
+    environment.update(BUILD_ISOLATION)
     options = list(FAKEROOT_OPTIONS[site["fakeroot"]]) or (
         ["--fakeroot"] if os.geteuid() == 0 else []
     )
@@ -327,6 +328,11 @@ def _try_tiny(engine: str, site: dict[str, Any], scratch: str, kind: str) -> lis
             "build", YELLOW, said,
             "Packages that make users or change owners may fail: ask for a range in /etc/subuid and "
             "/etc/subgid, or for the fakeroot command.",
+        )  # fmt: skip
+    if shows_devices(log):
+        built = point(
+            "build", YELLOW, f"{said} Commands of a recipe see this node's /dev, and its memory folder /dev/shm.",
+            "Leave 'unpack_in_memory' off in the site profile, or install a newer Apptainer.",
         )  # fmt: skip
     if shows_host(log):
         built = point(

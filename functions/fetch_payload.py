@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+import urllib.error
+from typing import IO, Any
 
 from ._shared.archives import refuse_odd_files, unpack
 from ._shared.catalogue import Catalogue
-from ._shared.downloads import Arrival
+from ._shared.downloads import PASSING_STATUSES, Arrival
 from ._shared.files import remove_tree, sha256_file, sha256_text, tree_digest
 from ._shared.git import checkout
 from ._shared.identity import build_digest
@@ -78,29 +79,32 @@ def _from_https(payload: dict[str, Any], site: dict[str, Any], folder: RunFolder
     aside = os.path.join(folder.work, "download")
     remove_tree(aside)
     arrival = Arrival(
-        aside,
-        "The payload",
-        site["payload_limit_bytes"],
-        missing=(
-            "payload_not_found",
-            "Check 'payload.url'; it must be readable without a password.",
-        ),
-        again="Start the run again, take a faster server, or bring it by Globus Transfer with "
-        "'payload_collection'.",
-        on_data=folder.raise_if_aborted,
+        aside, "The payload", site["payload_limit_bytes"], on_data=folder.raise_if_aborted
     )
     handle = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
+        shown = without_secrets(url)
         digest = arrival.receive(
-            handle,
-            lambda headers: open_url(url, site, "payload_refused", "The payload", headers),
-            without_secrets(url),
-            payload["sha256"],
+            handle, lambda headers: _open(url, headers, site), shown, payload["sha256"]
         )
     finally:
         os.close(handle)
     remove_tree(arrival.said)
     _take_file(aside, os.path.basename(url.split("?")[0]), digest, payload, site, folder)
+
+
+def _open(url: str, headers: dict[str, str], site: dict[str, Any]) -> IO[bytes]:
+    try:
+        return open_url(url, site, "payload_refused", "The payload", headers)
+    except urllib.error.HTTPError as error:
+        if headers or error.code in PASSING_STATUSES:
+            raise  # a download that is under way knows what to do
+        error.close()
+        raise StepFailed(
+            "payload_not_found",
+            f"The payload {shorten(without_secrets(url), 120)} cannot be fetched: the server answered {error.code}.",
+            "Check 'payload.url'; it must be readable without a password.",
+        ) from None
 
 
 def _from_staging(payload: dict[str, Any], site: dict[str, Any], folder: RunFolder) -> None:

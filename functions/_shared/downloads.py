@@ -28,6 +28,8 @@ DOWNLOAD_TIME_LIMIT_S = 12 * 3600
 MOST_SILENT_ATTEMPTS = 5
 ATTEMPT_PAUSE_S = 1.0
 SETTLED_S = 60
+# Trouble of a server that may have passed a moment later.
+PASSING_STATUSES = (408, 425, 429, 500, 502, 503, 504)
 CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 # What opens the file's address with the headers given; raises HTTPError for 4xx and 5xx.
@@ -37,9 +39,7 @@ Opener = Callable[[dict[str, str]], IO[bytes]]
 class Arrival:
     """One file on its way to ``part``; ``said`` beside it holds what its server said of it.
 
-    ``what`` begins the sentences. ``missing`` is the code and the hint for an address with nothing behind it,
-    ``again`` the hint where the connection is lost for good. ``on_data`` is called whenever something arrived,
-    and may raise.
+    ``what`` begins the sentences. ``on_data`` is called whenever something arrived, and may raise.
     """
 
     def __init__(
@@ -48,19 +48,12 @@ class Arrival:
         what: str,
         limit: int,
         *,
-        missing: tuple[str, str] = (
-            "source_not_found",
-            "Check the address; it must be readable without a password.",
-        ),
-        again: str = "Start it again; it goes on where it stopped, if the server allows that.",
         on_data: Callable[[], None] = lambda: None,
     ) -> None:
         self.part = part
         self.said = f"{part}.json"
         self.what = what
         self.limit = limit
-        self.missing = missing
-        self.again = again
         self.on_data = on_data
         self.resumed_at: list[int] = []
         self._sum = hashlib.sha256()
@@ -69,7 +62,7 @@ class Arrival:
     def receive(self, handle: int, opener: Opener, source: str, expected: str | None) -> str:
         """Fetch all of it into the file ``handle``; returns its sha256, which need not be the ``expected`` one.
 
-        Raises :class:`StepFailed`: ``missing``, ``payload_refused`` when it is larger than allowed,
+        Raises :class:`StepFailed`: ``source_not_found``, ``payload_refused`` when it is larger than allowed,
         ``time_limit`` or ``network``.
         """
         self._whole(handle, opener, source)
@@ -126,11 +119,16 @@ class Arrival:
         arrived = os.fstat(handle).st_size
         if unheard and not arrived:
             raise unheard
-        came = f"broke off after {arrived} bytes" if arrived else "cannot be fetched"
+        if not arrived:
+            raise StepFailed(
+                "network",
+                f"{self.what} {shorten(source, 200)} cannot be fetched: {why}.",
+                "Start again in a while.",
+            )
         raise StepFailed(
             "network",
-            f"{self.what} {shorten(source, 200)} {came}: {why}.",
-            self.again,
+            f"{self.what} {shorten(source, 200)} broke off after {arrived} bytes: {why}.",
+            "Start again; an image goes on where it stopped, if its server allows that.",
         )
 
     def _attempt(self, handle: int, opener: Opener, source: str, end: float) -> bool:
@@ -193,7 +191,8 @@ class Arrival:
                 raise StepFailed(
                     "time_limit",
                     f"{self.what} {shorten(source, 200)} did not arrive within {DOWNLOAD_TIME_LIMIT_S} seconds.",
-                    self.again,
+                    "Start again; an image goes on where it stopped, if its server allows that. A payload may also "
+                    "come by Globus Transfer.",
                 )
             if self._summed == position - len(chunk):
                 self._sum.update(chunk)
@@ -212,14 +211,13 @@ class Arrival:
         )
 
     def _refused(self, status: int, source: str) -> Exception:
-        if status in (408, 425, 429, 500, 502, 503, 504):
+        if status in PASSING_STATUSES:
             return ConnectionError(f"the server answered {status}")
         self.forget()
-        code, hint = self.missing
         return StepFailed(
-            code,
+            "source_not_found",
             f"{self.what} {shorten(source, 200)} cannot be fetched: the server answered {status}.",
-            hint,
+            "Check the address; it must be readable without a password.",
         )
 
 

@@ -20,12 +20,14 @@ from .registry import credentials_are_for
 from .results import StepFailed, shorten
 from .run_folder import RunFolder
 from .run_versions import engine_version
-from .singularity import OWN_PROCESSES, engine_command, engine_environment
+from .singularity import BUILD_ISOLATION, engine_command, engine_environment
 from .site import FAKEROOT_OPTIONS
 from .time_left import time_limit_failure
 
-# What Apptainer shows of the host inside %post by itself. It shows /dev too, over which nothing can be bound.
-HOST_FOLDERS = ("/tmp", "/var/tmp")
+# What a contained build has in little memory, where a compiler or pip needs much room.
+ROOMY_FOLDERS = ("/tmp", "/var/tmp")
+# For apt in commands, too: a namespace may map one user only, and a contained build has no terminals.
+APT_SETTINGS = 'APT::Sandbox::User "root";\nDpkg::Use-Pty "0";\n'
 OWN_PROGRAMS = ("command_failed", "post_build_failed")
 NODE_IS_FULL = ("disk_full", "out_of_memory")
 LOG_READ_BYTES = 4 * 1024 * 1024
@@ -95,13 +97,13 @@ class Builder:
         write_text(os.path.join(self.exchange, "lent"), "")
         write_text(os.path.join(self.exchange, "done"), "".join(f"{phase}\n" for phase in done))
         binds = ["--bind", f"{self.exchange}:/mnt"]
-        for number, shared in enumerate(HOST_FOLDERS):
-            # else another build of this account, unpacking there, could be reached from inside
+        write_text(os.path.join(self.exchange, "apt.conf"), APT_SETTINGS)
+        for number, roomy in enumerate(ROOMY_FOLDERS):
             private = os.path.join(self.scratch, f"private-{number}")
             if not os.path.isdir(private):
                 os.mkdir(private)
                 os.chmod(private, 0o1777)  # noqa: S103 - as every temporary folder is
-            binds += ["--bind", f"{private}:{shared}"]
+            binds += ["--bind", f"{private}:{roomy}"]
         os.mkdir(os.path.join(self.exchange, "tools"))
         if self.site["tools"] and os.path.isdir(self.site["tools"]):
             # bound read-only: a recipe's own commands must not be able to change the next build's tools
@@ -205,9 +207,10 @@ def _build_environment(site: dict[str, Any], plan: dict[str, Any], scratch: str)
     cache = node_path(site["cachedir"] or f"{site['root']}/cache/apptainer", "cachedir")
     os.makedirs(cache, mode=0o700, exist_ok=True)
     environment.update(APPTAINER_TMPDIR=temporary, APPTAINER_CACHEDIR=cache, TMPDIR=temporary)
-    environment.update(OWN_PROCESSES)
+    environment.update(BUILD_ISOLATION)
     # APPTAINERENV_ variables are set inside %post, and are not kept in the image
     inside = {
+        "APT_CONFIG": "/mnt/apt.conf",
         "PIP_INDEX_URL": site["pip_index_url"],
         "UV_DEFAULT_INDEX": site["pip_index_url"],
         "PIP_EXTRA_INDEX_URL": " ".join(site["pip_extra_index_urls"]),

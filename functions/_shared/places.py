@@ -24,7 +24,7 @@ def choose_tmpdir(
     """The folder to unpack in: the site's ``wanted`` one, else memory when the build fits, else the node's disk.
 
     Many small files are written several times faster to memory than to a disk. ``/dev/shm`` is taken only
-    where the site says so, because a build can see it, and with it another build of the same account; it
+    where the site says so, because it is the node's memory, and an old engine shows it to builds; it
     counts when half of what the node, and the job's cgroup, have left holds ``need_bytes``. The user's own
     runtime folder is memory that no build can see, though seldom large enough.
     """

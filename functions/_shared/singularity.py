@@ -7,9 +7,19 @@ import shutil
 
 from .node_check import GREEN, subordinate_ids_point
 
-# %post is run by an engine inside the engine, which reads this as its own --pid. Without it %post shares a table
-# of processes with the outer one, and through /proc/1/root reaches all files of the account, private ones too.
-OWN_PROCESSES = {"APPTAINER_UNSHARE_PID": "1"}
+# %post is run by an engine inside the engine, which reads these as its own options.
+BUILD_ISOLATION = {
+    # else %post shares a table of processes with the outer one, and through /proc/1/root reaches all files of the
+    # account, private ones too
+    "APPTAINER_UNSHARE_PID": "1",
+    # the account's other programs have shared memory and queues
+    "APPTAINER_UNSHARE_IPC": "1",
+    # the node's /dev holds the account's terminals, and /dev/shm, where other builds unpack; and below the /tmp
+    # that a build is given lies the node's own, which root of a namespace can uncover
+    "APPTAINER_CONTAIN": "1",
+    # the account's control groups, by which its other processes can be stopped
+    "APPTAINER_NO_MOUNT": "sys",
+}
 # Apptainer's own, each with whether a value follows it.
 UNKNOWN_TO_SINGULARITY = {
     "--mksquashfs-args": True,

@@ -15,6 +15,10 @@ import tarfile
 TINY_SHELL = "/bin/sh"
 # For a script that Apptainer binds into the image where it uses the fakeroot command.
 FAKEROOT_NEEDS = ("cat", "cut", "getopt", "sed")
+# What a contained build has in its /dev.
+PLAIN_DEVICE = re.compile(
+    r"console|fd|full|mqueue|null|ptmx|pts|random|shm|std(err|in|out)|tty|urandom|zero"
+)
 # Says who the build is by the shell's own words only. Every node has a /usr/share, and this image has none.
 TINY_RECIPE = """\
 Bootstrap: docker-archive
@@ -23,6 +27,7 @@ From: {archive}
 %post
     while read -r inside outside count; do echo "cib-map $inside $outside $count"; done < /proc/self/uid_map
     for process in /proc/[0-9]*; do [ ! -d "$process/root/usr/share" ] || echo cib-host-shows; done
+    for device in /dev/*; do echo "cib-device ${{device#/dev/}}"; done
     echo proved > /cib-proof
 """
 
@@ -110,3 +115,9 @@ def way_to_root(log: str) -> str:
 def shows_host(log: str) -> bool:
     """Whether the tiny build found the host's files behind a process that it could see."""
     return bool(re.search(r"^cib-host-shows$", log, re.MULTILINE))
+
+
+def shows_devices(log: str) -> bool:
+    """Whether the tiny build saw the node's own /dev."""
+    seen = re.findall(r"^cib-device (\S+)$", log, re.MULTILINE)
+    return not all(PLAIN_DEVICE.fullmatch(name) for name in seen)

@@ -2,32 +2,74 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cib_flows.functions._shared.processes import clean_environment
-from cib_flows.functions._shared.singularity import OWN_PROCESSES
+from cib_flows.functions._shared.singularity import BUILD_ISOLATION
 from cib_flows.functions._shared.site import FAKEROOT_OPTIONS
-from cib_flows.functions._shared.tiny_image import TINY_RECIPE, shows_host, write_tiny_archive
+from cib_flows.functions._shared.tiny_image import (
+    TINY_RECIPE,
+    shows_devices,
+    shows_host,
+    write_tiny_archive,
+)
 
 from .conftest import PLAIN, LocalGlobus
 
 LOOK = """\
-import glob, sys
-found = glob.glob("/proc/[0-9]*/root" + sys.argv[1])
+import ctypes, glob, os, sys
+private, marker, segment = sys.argv[1:]
+found = glob.glob("/proc/[0-9]*/root" + private)
+libc = ctypes.CDLL(None)
+for folder in (b"/tmp", b"/var/tmp"):
+    # root of the namespace may take away what was mounted last, and look at what is below
+    found += [f"uncovered {folder}" for _ in range(9) if libc.umount2(folder, 2) == 0 and
+              os.path.exists(os.path.join(folder.decode(), marker))]
+found += glob.glob("/dev/shm/" + marker) + glob.glob("/dev/pts/[0-9]*") + glob.glob("/sys/*")
+found += [f"/dev/{n}" for n in os.listdir("/dev") if n in ("fuse", "kmsg", "kvm", "loop0", "net", "vda", "sda")]
+if libc.shmget(int(segment), 1, 0) != -1:
+    found.append("the shared memory of another program")
 sys.exit(f"reached {found}" if found else 0)
 """
 
 
-def test_no_process_leads_out_of_the_build(globus: LocalGlobus) -> None:
-    """The engine's own processes stand on the node's file system, with the account's rights to all of it."""
+@pytest.fixture
+def marker() -> Iterator[str]:
+    """A name that stands in every folder of the node that a build might be shown."""
+    name = f"cib-test-{uuid.uuid4()}"
+    places = [Path(folder, name) for folder in ("/tmp", "/var/tmp", "/dev/shm")]
+    for place in places:
+        place.write_text("")
+    yield name
+    for place in places:
+        place.unlink()
+
+
+@pytest.fixture
+def segment() -> Iterator[int]:
+    """The key of a piece of System V shared memory."""
+    libc, key = ctypes.CDLL(None), uuid.uuid4().int & 0x7FFFFFFF
+    made = libc.shmget(key, 4096, 0o1600)
+    assert made != -1
+    yield key
+    libc.shmctl(made, 0, None)
+
+
+def test_nothing_leads_out_of_the_build(globus: LocalGlobus, marker: str, segment: int) -> None:
+    """Root of the build's namespace looks for the node's files, devices, settings and shared memory; the
+    engine's own processes stand on the node's file system, with the account's rights to all of it.
+    """
     private = globus.root / "private"
     private.write_text("a token\n")
     private.chmod(0o600)
     look = {"path": "/usr/local/bin/look.py", "content": LOOK}
-    command = f"python3 /usr/local/bin/look.py {private}"
+    command = f"python3 /usr/local/bin/look.py {private} {marker} {segment}"
     globus.built({"name": "looks-out", **PLAIN, "files": [look], "commands": [command]})
 
 
@@ -47,8 +89,11 @@ def test_the_tiny_build_tells_whether_the_host_shows(tmp_path: Path, mode: str) 
         )  # fmt: skip
         return done.stdout
 
-    assert not shows_host(log_of(OWN_PROCESSES))
-    if not shows_host(log_of({})):
+    apart, plain = log_of(BUILD_ISOLATION), log_of({})
+    assert not shows_host(apart)
+    assert not shows_devices(apart)
+    assert shows_devices(plain)
+    if not shows_host(plain):
         pytest.skip("this engine gives %post processes of its own unasked")
 
 
