@@ -113,7 +113,9 @@ def _source(site: dict[str, Any], catalogue: Catalogue, path: str) -> tuple[str,
     if staging and path.startswith(staging["collection_path"].rstrip("/") + "/"):
         beyond = path[len(staging["collection_path"].rstrip("/")) :].lstrip("/")
         candidate = os.path.join(staging["path"], beyond)
-        if os.path.lexists(candidate) or not path.startswith(site["root"] + os.sep):
+        # where the collection begins at '/', either name may be meant
+        is_named = path.startswith((site["root"] + os.sep, staging["path"].rstrip("/") + "/"))
+        if os.path.lexists(candidate) or not is_named:
             path = candidate
     real = os.path.realpath(path)
     in_staging = bool(staged) and real.startswith(f"{staged}{os.sep}")

@@ -130,6 +130,16 @@ def test_a_containers_image_registered_under_another_name_stays_its_own(site: Si
     assert [row.get("image_is_missing") for row in listed] == [None, None]
 
 
+@pytest.mark.parametrize("given", ["{folder}/mine.sif", "/mine.sif"])
+def test_staging_that_is_a_whole_collection_may_be_named_either_way(
+    site: Site, staging: Path, given: str
+) -> None:
+    where = {"collection_id": ENDPOINT, "collection_path": "/", "path": str(staging)}
+    site.set(staging=where)
+    (staging / "mine.sif").write_bytes(SIF)
+    ok(register_image(given.format(folder=staging), "mine:v1", ENDPOINT))
+
+
 def test_registering_the_same_again_is_no_conflict(site: Site, staging: Path) -> None:
     for _ in range(2):
         (staging / "mine.sif").write_bytes(SIF)
