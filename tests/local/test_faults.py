@@ -71,9 +71,11 @@ def ask(globus: LocalGlobus, path: str) -> requests.Response:
     ],
 )
 def test_refusals(own_globus: OwnGlobus, text: str, status: int) -> None:
-    answer = ask(own_globus(faults=text), "flows")
+    globus = own_globus(faults=text)
+    answer = ask(globus, "flows")
     assert answer.status_code == status
-    assert answer.json()["message"]
+    assert answer.json()["error"]["detail"], "as Flows says it"
+    assert ask(globus, "v0.10/task_list").json()["message"], "as the others do"
     assert answer.headers.get("Retry-After") == ("3" if status == 429 else None)
 
 
