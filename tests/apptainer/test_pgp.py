@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,18 +89,6 @@ def site(start_globus: Callable[..., LocalGlobus], keyring: Keyring) -> LocalGlo
 @pytest.fixture(scope="module")
 def made(site: LocalGlobus) -> dict[str, Any]:
     return site.built({**PLAIN, "name": "signed"})
-
-
-@pytest.fixture
-def profile(site: LocalGlobus) -> Iterator[Callable[..., None]]:
-    path = site.home / "site.json"
-    before = path.read_text()
-
-    def change(**fields: Any) -> None:
-        path.write_text(json.dumps({**json.loads(before), **fields}))
-
-    yield change
-    path.write_text(before)
 
 
 def checked(site: LocalGlobus) -> dict[str, Any]:

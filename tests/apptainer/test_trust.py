@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,19 +49,6 @@ def site(start_globus: Callable[..., LocalGlobus], keys: tuple[str, str]) -> Loc
 def made(site: LocalGlobus) -> dict[str, Any]:
     spec = {**PLAIN, "name": "signed", "pip": ["jinja2"], "verify": {"imports": []}}
     return site.built(spec)
-
-
-@pytest.fixture
-def profile(site: LocalGlobus) -> Iterator[Callable[..., None]]:
-    """Change the site profile until the test ends."""
-    path = site.home / "site.json"
-    before = path.read_text()
-
-    def change(**fields: Any) -> None:
-        path.write_text(json.dumps({**json.loads(before), **fields}))
-
-    yield change
-    path.write_text(before)
 
 
 # 'containers reindex' leaves images alone that are minutes old; the function may be told not to.

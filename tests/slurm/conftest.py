@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -12,13 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 
-from tests.apptainer.conftest import LocalGlobus
-
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.homes import REPOSITORY, LocalGlobus, needs_apptainer, start_home
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,13 +37,6 @@ def until(what: Callable[[], Any], seconds: float) -> Any:
         if found or time.monotonic() > end:
             return found
         time.sleep(0.3)
-
-
-@pytest.fixture(autouse=True)
-def _own_environment() -> Iterator[None]:
-    """``connect`` points the clients of this process at a home; the next test may start another."""
-    with mock.patch.dict(os.environ):
-        yield
 
 
 @dataclass
@@ -87,10 +76,7 @@ class Cluster:
 
 @pytest.fixture(scope="session")
 def start_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Cluster]]:
-    if os.geteuid() == 0:
-        pytest.skip("images are built as an ordinary user; deploy_scripts/test.sh drops to one")
-    if not shutil.which("apptainer"):
-        pytest.skip("Apptainer is not installed; deploy_scripts/install_apptainer.sh does it")
+    needs_apptainer()
     if not shutil.which("sbatch") or "up" not in slurm("sinfo", "-h", "-o", "%a"):
         pytest.skip("no Slurm answers; root starts one with deploy_scripts/slurm_node.sh start")
     started: list[LocalGlobus] = []
@@ -104,18 +90,9 @@ def start_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
         # Slurm's nodes share the home folder; a temporary one of pytest may be a private mount
         folder = tmp_path_factory.mktemp("slurm")
         home = folder / "home"
-        profile: dict[str, Any] = {}
-        if os.environ.get("CIB_TEST_SITE"):
-            profile = json.loads(Path(os.environ["CIB_TEST_SITE"]).read_text())
-        profile |= {
-            "root": str(folder / "containers"),
-            "mksquashfs_args": "-comp zstd -Xcompression-level 1",
-            "build_time_limit_s": limit_s,
-            **site,
-        }
         settings = {
             "environment": sys.prefix,
-            "image-root": profile["root"],
+            "image-root": str(folder / "containers"),
             "site-profile": f"{home}/site.json",
             "interface": "lo",
             "partition": "cpu",
@@ -139,14 +116,8 @@ def start_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
             assert old in text, old
             text = text.replace(old, new)
         (home / "endpoint" / "user_config_template.yaml.j2").write_text(text)
-        site_file = folder / "site.json"
-        site_file.write_text(json.dumps(profile))
-        globus = LocalGlobus(home, folder / "containers", folder, False, None)
-        answer = globus.cli("local", "start", "--site", str(site_file), "--json", timeout=60)
-        assert answer.code == 0, answer.errors
-        started.append(globus)
-        globus.has_compute_port = bool(answer.document.get("compute_url"))
-        return Cluster(globus)
+        started.append(start_home(folder, build_time_limit_s=limit_s, **site))
+        return Cluster(started[-1])
 
     yield start
     for globus in started:
