@@ -62,6 +62,15 @@ class FunctionBundle:
     sha256: str
     modules: tuple[str, ...]
 
+    def require_python(self) -> None:
+        """Raises ``BundleError`` where the text is no Python: for a look before it is registered."""
+        try:
+            compile(self.source, f"<bundle of {self.name}>", "exec")
+        except SyntaxError as broken:  # cannot happen unless the cutting below is wrong
+            raise BundleError(
+                f"The bundle of {self.name} is not valid Python: {broken}."
+            ) from broken
+
 
 @dataclass(frozen=True)
 class _Module:
@@ -107,10 +116,6 @@ def bundle_function(name: str, root: Traversable | None = None) -> FunctionBundl
     text = _assemble(ordered)
     digest = hashlib.sha256(text.encode()).hexdigest()
     source = f'{text}{VERSION_NAME} = "{digest}"\n'
-    try:
-        compile(source, f"<bundle of {name}>", "exec")
-    except SyntaxError as broken:  # cannot happen unless the cutting below is wrong
-        raise BundleError(f"The bundle of {name} is not valid Python: {broken}.") from broken
     return FunctionBundle(name, source, digest, tuple(modules))
 
 
@@ -158,6 +163,7 @@ def _collect(
     modules[path] = module
 
 
+@lru_cache(maxsize=256)  # most modules are in most bundles
 def _parse(path: str, text: str) -> _Module:
     try:
         tree = ast.parse(text, filename=path)

@@ -245,6 +245,7 @@ class Attempt:
 
 
 def _register(globus: Globus, bundle: FunctionBundle) -> RegisteredFunction:
+    bundle.require_python()
     globus.compute_pacer.wait()
     with explained(f"register the function {bundle.name}"):
         answer = globus.compute.register_function(

@@ -8,6 +8,7 @@ import click
 
 from cib_flows.cli.options import Common, common_options, spec_argument
 from cib_flows.cli.output import note, print_json
+from cib_flows.cli.quick import load_jsonschema
 from cib_flows.errors import CibFlowsError, SpecError, UsageError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ WORKER_PACKAGES = (ENDPOINT_PACKAGE, "parsl")
 
 def read_spec(spec_path: str) -> ContainerSpec:
     """The spec in a file, or on standard input where the path is ``-``. Raises ``SpecError``."""
+    load_jsonschema()
     from cib_flows.spec import ContainerSpec
 
     if spec_path != "-":
