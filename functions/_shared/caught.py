@@ -36,7 +36,7 @@ def caught_failure(caught: Any, sentence: str) -> StepFailed:
     if caught and "ActionUnableToRun" in text:
         return StepFailed(
             "internal",
-            f"{sentence}: the Globus action could not be started: {_reason(text)}",
+            f"{sentence}: the Globus action could not be started: {_message(caught) or _reason(text)}",
             "Check that the endpoint is online and that you may use it.",
         )
     return StepFailed(
@@ -71,6 +71,21 @@ def _lost_because(text: str) -> str:
         if found:
             return shorten(found, 300)
     return "the endpoint's log says why."
+
+
+def _message(value: Any) -> str:
+    """The first sentence that a service's answer holds under a name that usually has one; empty without any."""
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return ""
+    if not isinstance(value, dict):
+        return ""
+    for name in ("message", "detail", "description"):
+        if isinstance(value.get(name), str) and value[name].strip():
+            return f"{shorten(value[name], 300).rstrip('.')}."
+    return next((found for inner in value.values() if (found := _message(inner))), "")
 
 
 def _reason(text: str) -> str:

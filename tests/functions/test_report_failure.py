@@ -113,6 +113,26 @@ def test_a_failed_transfer_is_told_in_its_own_words(start: Start, details: Any, 
     assert words in result["sentence"]
 
 
+ABSENT = {
+    "status_code": 404,
+    "code": "ENDPOINT_NOT_FOUND",
+    "message": "Endpoint 1 could not be found",
+}
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [ABSENT, json.dumps(ABSENT), {"error": ABSENT}, {"errors": json.dumps({"error": ABSENT})}],
+)
+@pytest.mark.parametrize("is_text", [False, True])
+def test_a_service_that_refuses_is_told_in_its_own_words(
+    start: Start, cause: Any, is_text: bool
+) -> None:
+    caught: Any = {"Error": "ActionUnableToRun", "Cause": cause}
+    result = report(start().id, json.dumps(caught) if is_text else caught)
+    assert result["sentence"].endswith("could not be started: Endpoint 1 could not be found.")
+
+
 @pytest.mark.parametrize(
     "caught", [None, "", [], 5, {"a": {"b": ["c"]}}, "\ud800", "😀" * 5000, {"Error": None}, "x" * 100_000]
 )  # fmt: skip
