@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,6 +24,9 @@ __all__ = [
     "print_error",
     "print_json",
 ]
+
+LOG_LINES = 12
+USUAL = re.compile("WARNING: While bind mounting .* already in the mount point list")
 
 # The exit code that shells give to a program which Ctrl-C ended.
 INTERRUPTED = 130
@@ -127,9 +131,11 @@ def describe_failure(failure: BuildFailure, run_id: str) -> None:
     click.echo(f"Error: {failure.sentence}", err=True)
     if failure.hint:
         click.echo(f"Hint: {failure.hint}", err=True)
-    if failure.log_tail.strip():
+    # what the engine says of every build is in the whole log, and tells nobody why this one failed
+    lines = [line for line in failure.log_tail.strip().splitlines() if not USUAL.match(line)]
+    if lines:
         click.echo("The last lines of its log:", err=True)
-        for line in failure.log_tail.strip().splitlines()[-12:]:
+        for line in lines[-LOG_LINES:]:
             click.echo(f"  {line}", err=True)
     if failure.log_path:
         click.echo(f"Log: {failure.log_path}", err=True)

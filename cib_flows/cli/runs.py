@@ -90,7 +90,10 @@ def status(common: Common, run_id: str) -> None:
             click.echo(f"ended    {now.completed_at}")
         if step and not now.is_over:
             click.echo(f"step     {title_of(step)}")
-        click.echo(document.get("failure", {}).get("sentence") or document["description"])
+        failure = document.get("failure", {})
+        click.echo(failure.get("sentence") or document["description"])
+        if failure.get("hint"):
+            click.echo(f"Hint: {failure['hint']}")
     sys.exit(0 if document["ok"] else 1)
 
 
@@ -116,7 +119,7 @@ def logs(common: Common, run_id: str, build_log: bool) -> None:
         print_json({"ok": True, "run_id": run.run_id, "entries": entries})
         return
     for entry in entries:
-        click.echo(f"{entry.get('time')}  {entry.get('code'):20s} {entry.get('description')}")
+        click.echo(f"{entry.get('time')}  {entry.get('code'):24s} {entry.get('description')}")
 
 
 @click.command(short_help="Wait for a run.")
