@@ -32,6 +32,7 @@ __all__ = ["Globus", "ProfileName", "connect", "connect_as", "default_home", "re
 ProfileName = Literal["local", "globus"]
 
 APP_NAME = "cib-flows"
+LOCAL_CALLS = 1000
 LOGIN_HINT = (
     "Set CIB_FLOWS_NATIVE_CLIENT_ID to the id of a native app registered at "
     "app.globus.org/settings/developers, "
@@ -165,7 +166,7 @@ def connect_as(app: globus_sdk.GlobusApp | None) -> Globus:
         return connect(name)
     if name == "globus":
         return Globus(name, app, _globus_record(), _endpoint_from_environment())
-    return Globus(name, app, _local_record(None), _endpoint_from_environment())
+    return _embedded(app, _local_record(None))
 
 
 def _environment_is_local() -> bool:
@@ -277,13 +278,13 @@ def _local(home: Path | None) -> Globus:
             "set all that 'cib-flows local env' prints, or name the home with --home."
         )
     named = home or (default_home() if os.environ.get("CIB_FLOWS_HOME") else None)
-    return Globus(
-        "local",
-        _client_app(client_id, secret),
-        _local_record(home),
-        _endpoint_from_environment(),
-        named,
-    )
+    return _embedded(_client_app(client_id, secret), _local_record(home), named)
+
+
+def _embedded(app: globus_sdk.GlobusApp, record: Path, home: Path | None = None) -> Globus:
+    """An embedded Globus is one's own, and has no limit; a first deployment need not wait for one."""
+    pacers = Pacer(LOCAL_CALLS), Pacer(LOCAL_CALLS)
+    return Globus("local", app, record, _endpoint_from_environment(), home, *pacers)
 
 
 def _environment_of(home: Path) -> dict[str, str]:

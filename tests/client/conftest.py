@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs
 
+import globus_sdk.globus_app  # noqa: F401 - its defaults are of the environment that first imports it
 import pytest
 import responses
 from requests import PreparedRequest

@@ -48,6 +48,16 @@ def test_the_variables_of_local_env_are_enough(
     assert globus.flow(LOCAL["CIB_FLOWS_CLIENT_ID"]).base_url == "http://127.0.0.1:9/"
 
 
+def test_a_local_globus_is_not_asked_at_the_pace_of_the_service(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    set_all(monkeypatch, {**LOCAL, "CIB_FLOWS_HOME": str(tmp_path)})
+    monkeypatch.setattr("cib_flows.services.time.sleep", pytest.fail)
+    for pacer in (connect().compute_pacer, connect().flows_pacer, connect_as(None).compute_pacer):
+        for _ in range(100):
+            pacer.wait()
+
+
 def test_two_local_globuses_without_a_known_home_have_records_of_their_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
