@@ -60,4 +60,5 @@ def build(
         builder.deployment(None if quiet else note)
         spec = locked_spec(Catalogue(builder.globus, build_endpoint), str(locked))
     run = builder.build(spec, label, force=True if force else None, say=None if quiet else note)
-    see_to_the_end(run, common, f"{spec.name}:{spec.tag}, run {run.run_id}")
+    is_plain = spec.to_dict().get("worker") == "none"
+    see_to_the_end(run, common, f"{spec.name}:{spec.tag}, run {run.run_id}", is_plain)

@@ -109,7 +109,10 @@ def show(common: Common, reference: str, build_endpoint: str | None) -> None:
     if common.json:
         print_json({"ok": True, "container": container.as_dict(), "record": container.record})
     else:
-        describe_container(container, options=common.as_words)
+        from cib_flows.host_runs import has_worker
+
+        plain = not has_worker(container.record)
+        describe_container(container, options=common.as_words, is_plain=plain)
 
 
 @containers.command(

@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 __all__ = ["see_all_to_the_end", "see_to_the_end"]
 
 
-def see_to_the_end(run: BuildRun, common: Common, title: str) -> None:
+def see_to_the_end(run: BuildRun, common: Common, title: str, is_plain: bool = False) -> None:
     """Follows a run and ends the program as the run ended: 0 with a container, 1 without.
 
-    After Ctrl-C the exit code is 130 and the run goes on.
+    After Ctrl-C the exit code is 130 and the run goes on. ``is_plain`` says that the image is built
+    without a Globus Compute worker.
     """
     from cib_flows.publishing import PublishRun
 
@@ -62,7 +63,7 @@ def see_to_the_end(run: BuildRun, common: Common, title: str) -> None:
                 }
             )
         else:
-            describe_container(container, time.monotonic() - started, common.as_words)
+            describe_container(container, time.monotonic() - started, common.as_words, is_plain)
         return
     if last.status == "INACTIVE":
         sentence = run.inactive_reason()

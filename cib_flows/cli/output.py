@@ -83,11 +83,12 @@ def human_duration(seconds: float) -> str:
 
 
 def describe_container(
-    container: Container, took_s: float | None = None, options: str = ""
+    container: Container, took_s: float | None = None, options: str = "", is_plain: bool = False
 ) -> None:
     """The panel at the end of a build: what there is now, and how to use it.
 
-    ``options`` is what the proposed command needs to find the same Globus.
+    ``options`` is what the proposed command needs to find the same Globus; ``is_plain`` says that no
+    Globus Compute worker is in the image, so that functions cannot be sent there.
     """
     from rich.console import Console
     from rich.panel import Panel
@@ -105,12 +106,14 @@ def describe_container(
     if took_s is not None:
         rows.append(("took", human_duration(took_s)))
     reference = f"{container.name}:{container.tag}"
+    call = 'run(["COMMAND", …])' if is_plain else "executor().submit(function, …)"
     rows += [
         ("", ""),
-        ("in Python", f'Container.get("{reference}").executor().submit(function, …)'),
+        ("in Python", f'Container.get("{reference}").{call}'),
         ("in a shell", f"cib-flows containers exec{options} {reference} -- COMMAND…"),
-        ("anywhere", json.dumps(container.executor_arguments())),
     ]
+    if not is_plain:
+        rows.append(("anywhere", json.dumps(container.executor_arguments())))
     console = Console(highlight=False)
     if not console.is_terminal:
         for key, value in rows:

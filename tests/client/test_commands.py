@@ -78,6 +78,19 @@ def test_a_build_ends_with_the_container_and_how_to_use_it(
     assert "building the image" in done.stderr
 
 
+def test_no_executor_is_proposed_for_an_image_without_a_worker(
+    deployed: responses.RequestsMock, spec: str, statuses: Callable[..., None], log: Any
+) -> None:
+    Path(spec).write_text("name: pandas\nbase: {image: 'debian:12'}\nworker: none\n")
+    log()
+    statuses(run_document("SUCCEEDED", output={"container": CONTAINER}))
+    done = cib_flows("build", spec)
+    assert done.exit_code == 0
+    assert 'Container.get("pandas:latest").run(["COMMAND", …])' in done.stdout
+    assert "executor" not in done.stdout
+    assert "user_endpoint_config" not in done.stdout
+
+
 def test_with_json_a_build_prints_one_document_and_nothing_else(
     deployed: responses.RequestsMock, spec: str, statuses: Callable[..., None], log: Any
 ) -> None:
