@@ -141,3 +141,20 @@ def test_the_older_tools_readme_program_runs(
     assert done.returncode == 0, done.stderr
     assert "Successfully created df" in done.stdout
     assert pandas_container["container_id"] in done.stdout
+
+
+@pytest.mark.compute_port
+def test_the_readmes_own_program_runs(globus: LocalGlobus) -> None:
+    _needs_compute_port(globus)
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "examples" / "python_api.py")],
+        env={**os.environ, "CIB_FLOWS_HOME": str(globus.home)},
+        cwd=globus.folder,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "\nregistered " in done.stdout
+    assert done.stdout.endswith("mean: 3.0\n")
