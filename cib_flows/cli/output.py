@@ -85,14 +85,13 @@ def human_duration(seconds: float) -> str:
 def describe_container(
     container: Container, took_s: float | None = None, options: str = "", is_plain: bool = False
 ) -> None:
-    """The panel at the end of a build: what there is now, and how to use it.
+    """The end of a build: what there is now, and how to use it.
 
     ``options`` is what the proposed command needs to find the same Globus; ``is_plain`` says that no
     Globus Compute worker is in the image, so that functions cannot be sent there.
     """
     from rich.console import Console
-    from rich.panel import Panel
-    from rich.table import Table
+    from rich.text import Text
 
     rows = [
         ("container", container.container_id),
@@ -114,19 +113,14 @@ def describe_container(
     ]
     if not is_plain:
         rows.append(("anywhere", json.dumps(container.executor_arguments())))
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        for key, value in rows:
-            console.print(f"{key:11s} {value}".rstrip(), markup=False, soft_wrap=True)
-        return
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
+    # Lines are left to the terminal to wrap, so that paths and commands can be copied from it.
+    console = Console(highlight=False, soft_wrap=True)
+    if console.is_terminal:
+        console.print(f"[bold green]{reference}[/] is registered")
     for key, value in rows:
-        table.add_row(key, value)
-    console.print(
-        Panel(table, title=f"[bold green]{reference}[/] is registered", title_align="left")
-    )
+        line = Text(f"{key:11s} ", style="dim").append(value, style="not dim")
+        line.rstrip()
+        console.print(line)
 
 
 def describe_failure(failure: BuildFailure, run_id: str) -> None:

@@ -78,6 +78,22 @@ def test_a_build_ends_with_the_container_and_how_to_use_it(
     assert "building the image" in done.stderr
 
 
+def test_a_narrow_terminal_leaves_paths_and_commands_whole(
+    deployed: responses.RequestsMock,
+    spec: str,
+    statuses: Callable[..., None],
+    log: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, as far as rich can tell
+    monkeypatch.setenv("COLUMNS", "40")
+    log()
+    statuses(run_document("SUCCEEDED", output={"container": CONTAINER}))
+    shown = cib_flows("build", spec).stdout
+    assert "\x1b[" in shown
+    assert json.dumps(CONTAINER["executor"]) in shown
+
+
 def test_no_executor_is_proposed_for_an_image_without_a_worker(
     deployed: responses.RequestsMock, spec: str, statuses: Callable[..., None], log: Any
 ) -> None:
