@@ -119,12 +119,12 @@ def bundle_function(name: str, root: Traversable | None = None) -> FunctionBundl
     return FunctionBundle(name, source, digest, tuple(modules))
 
 
-def bundle_program(module: str, entry: str) -> str:
+def bundle_program(module: str, entry: str, root: Traversable | None = None) -> str:
     """The text of a program: ``functions/<module>.py`` behind what it imports. It calls ``entry`` with its
-    arguments and exits with what that returns. Raises ``BundleError`` as ``bundle_function`` does.
+    arguments and exits with what that returns. ``root`` and what is raised are as for ``bundle_function``.
     """
     modules: dict[str, _Module] = {}
-    _collect(resources.files(FUNCTIONS_PACKAGE), f"{module}.py", modules, ())
+    _collect(root or resources.files(FUNCTIONS_PACKAGE), f"{module}.py", modules, ())
     ordered = list(modules.values())
     if entry not in ordered[-1].defined:
         raise BundleError(f"functions/{module}.py defines no function called {entry}.")
@@ -134,9 +134,9 @@ def bundle_program(module: str, entry: str) -> str:
     )
 
 
-def image_check() -> str:
+def image_check(root: Traversable | None = None) -> str:
     """The program ``check_image.py`` of endpoint templates: whether workers may start in an image."""
-    return bundle_program("_shared/worker_start", "check_image")
+    return bundle_program("_shared/worker_start", "check_image", root)
 
 
 def _collect(

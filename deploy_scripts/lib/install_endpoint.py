@@ -125,7 +125,8 @@ def rendered(
         for placeholder, value in fillings.items():
             text = text.replace(placeholder, value)
         texts[name] = text
-    return {**texts, IMAGE_CHECK: image_check()}
+    # the room itself: an unpacked source distribution has no links to it in the package
+    return {**texts, IMAGE_CHECK: image_check(REPOSITORY / "functions")}
 
 
 def install(
