@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from cib_flows.catalogue import Catalogue
 from cib_flows.deployment_record import Deployment, load_deployment
-from cib_flows.errors import (
-    ServiceError,
-    UsageError,
-)
+from cib_flows.errors import CibFlowsError, ServiceError, UsageError
 from cib_flows.host_runs import has_worker, run_on_host, says_worker, worker_mismatch
 from cib_flows.profiles import Globus, connect
 from cib_flows.services import explained
@@ -192,12 +190,26 @@ class Container:
             arguments["client"] = (self.globus or connect()).compute_sdk_client()
         return Executor(**{**arguments, **options})
 
+    @cached_property
+    def _whole_record(self) -> dict[str, Any]:
+        """The record; what a run returned is too short to say which worker is in the image. An
+        endpoint that cannot be asked is not suspected.
+        """
+        if self.globus is None or "worker" in self.record or "record_version" in self.record:
+            return self.record
+        endpoint = self.record.get("endpoint_id")
+        try:
+            catalogue = Catalogue(self.globus, str(endpoint) if endpoint else None)
+            return catalogue.show(self.container_id)
+        except CibFlowsError:
+            return self.record
+
     def _mismatch(self) -> str:
         globus = self.globus
-        return worker_mismatch(globus, self.endpoint_id, self.record) if globus else ""
+        return worker_mismatch(globus, self.endpoint_id, self._whole_record) if globus else ""
 
     def _require_worker(self) -> None:
-        if not has_worker(self.record):
+        if not has_worker(self._whole_record):
             raise ServiceError(
                 f"The image {self.name} was built without a Globus Compute worker.",
                 hint="Use Container.run, Container.run_script or Container.call, which need none.",
@@ -293,7 +305,7 @@ class Container:
         """
         if isinstance(argv, str) or not argv:
             raise UsageError("A command is a list of at least one word.")
-        on_host = bool(gpu or ranks) or not says_worker(self.record)
+        on_host = bool(gpu or ranks) or not says_worker(self._whole_record)
         if on_host or self._mismatch():
             done = run_on_host(
                 self.globus or connect(),

@@ -220,7 +220,9 @@ class BuildRun:
                 f"The run {self.run_id} succeeded but names no container; its flow is another one."
             )
         self._remember_worker(output_of(entries, "VerifyImage"))
-        return Container.from_output(self.globus, record, self._deployment)
+        # whose catalogue has it; the short record does not say
+        known = {"endpoint_id": self._build_endpoint(entries), **record}
+        return Container.from_output(self.globus, known, self._deployment)
 
     def _require_success(self) -> None:
         status = self.wait()
@@ -327,10 +329,10 @@ class BuildRun:
             return None
         return LogFollower(self.globus, self.run_id, function_id, endpoint, self._control_config)
 
-    def _build_endpoint(self) -> str | None:
+    def _build_endpoint(self, entries: list[dict[str, Any]] | None = None) -> str | None:
         """Where the run builds: as started here, else as its own first step's log entry says."""
         if self._endpoint_id is None:
-            for entry in self.logs():
+            for entry in entries or self.logs():
                 details = entry.get("details")
                 details = details if isinstance(details, Mapping) else {}
                 sent = details.get("input")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cib_flows import host_runs
+from cib_flows import containers, host_runs
 from cib_flows.containers import Container
 from cib_flows.errors import ServiceError
 
@@ -14,7 +15,7 @@ THERE = {"parsl": "2026.10.26", "globus-compute-endpoint": "4.19.0", "python": "
 
 
 class FakeGlobus:
-    record_path = "record"
+    record_path = Path("no such record")
 
 
 def container(worker: Any) -> Container:
@@ -75,6 +76,31 @@ def test_an_executor_that_would_hang_is_an_error(
 )
 def test_workers_that_talk_are_left_alone(worker: Any, there: dict[str, str]) -> None:
     container(worker)._require_worker()
+
+
+@pytest.mark.parametrize(
+    ("worker", "said"),
+    [({}, "built without a Globus Compute worker"), ({"parsl": "2026.9.7"}, "would never answer")],
+)
+def test_of_what_a_run_returned_the_catalogue_knows_the_worker(
+    worker: dict[str, str], said: str, there: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Known:
+        def __init__(self, globus: Any, endpoint: str | None) -> None:
+            asked.append(str(endpoint))
+
+        def show(self, reference: str) -> dict[str, Any]:
+            return {"record_version": 1, "worker": worker, "container_id": reference}
+
+    monkeypatch.setattr(containers, "Catalogue", Known)
+    returned = container(None)
+    returned.record["endpoint_id"] = "where it was built"
+    for _ in range(2):
+        with pytest.raises(ServiceError, match=said):
+            returned.executor()
+    assert asked == ["where it was built"], "once is enough"
 
 
 def test_an_endpoint_that_cannot_be_asked_is_not_suspected(there: dict[str, str]) -> None:
