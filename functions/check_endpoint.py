@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -32,7 +31,7 @@ from ._shared.node_check import (
 from ._shared.places import GIB, choose_tmpdir, node_path
 from ._shared.processes import clean_environment
 from ._shared.results import StepFailed, run_step, shorten
-from ._shared.run_versions import WORKER_PACKAGES, engine_version, find_apptainer
+from ._shared.run_versions import WORKER_PACKAGES, engine_version, find_apptainer, own_versions
 from ._shared.singularity import BUILD_ISOLATION, engine_command, engine_environment
 from ._shared.site import FAKEROOT_OPTIONS, load_site
 from ._shared.tiny_image import (
@@ -113,11 +112,7 @@ def _report(site: str, points: list[dict[str, str]], versions: dict[str, str]) -
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version(), "kernel": platform.release()}
     found["machine"] = platform.machine()
-    for name in WORKER_PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    found.update(own_versions())
     return found
 
 

@@ -15,6 +15,17 @@ from .results import StepFailed
 WORKER_PACKAGES = (ENDPOINT_PACKAGE, "parsl")
 
 
+def own_versions() -> dict[str, str]:
+    """The worker's packages in the Python that runs this, which is the endpoint's; what is not there is left out."""
+    found = {}
+    for name in WORKER_PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
 def worker_versions(worker: str) -> dict[str, str]:
     """The exact pins for an image's worker; empty for ``none``.
 
@@ -23,16 +34,14 @@ def worker_versions(worker: str) -> dict[str, str]:
     """
     if worker == "none":
         return {}
-    versions = {}
+    versions = own_versions()
     for name in WORKER_PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
+        if name not in versions:
             raise StepFailed(
                 "internal",
                 f"The build endpoint cannot tell its own version of {name}, which the image must match.",
                 "Set 'worker' to 'none' for a plain image, or report this to the endpoint's administrator.",
-            ) from None
+            )
     if worker != "endpoint":
         versions[ENDPOINT_PACKAGE] = worker
     return versions

@@ -6,11 +6,10 @@ and the endpoint would not talk. Whoever waits for the functions' results reads 
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
 
 from .results import StepFailed
-from .run_versions import WORKER_PACKAGES
+from .run_versions import own_versions
 from .site import load_site
 from .trust import registered, require_allowed
 from .worker_match import differing_version
@@ -37,7 +36,7 @@ def require_startable(image: str) -> None:
     site = load_site()
     require_allowed(site, image)
     found = registered(site, image)
-    differing = differing_version(found[1], _endpoint_versions()) if found else None
+    differing = differing_version(found[1], own_versions()) if found else None
     if found and differing:
         name, inside, here = differing
         raise StepFailed(
@@ -46,17 +45,6 @@ def require_startable(image: str) -> None:
             "its workers would never answer.",
             "Build it again on this endpoint, or use 'cib-flows containers run', which needs no worker in the image.",
         )
-
-
-def _endpoint_versions() -> dict[str, str]:
-    """What the Python that runs this has: the endpoint's, whose ``PATH`` the template sets."""
-    found = {}
-    for name in WORKER_PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            pass
-    return found
 
 
 def _refusal(sentence: str) -> int:

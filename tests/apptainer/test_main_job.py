@@ -123,38 +123,35 @@ def test_a_command_runs_in_the_image_through_globus_compute(
     assert "no" in failing.errors
 
 
+def _example(globus: LocalGlobus, name: str, settings: dict[str, str]) -> str:
+    """What a program of ``examples/`` prints."""
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "examples" / name)],
+        env={**os.environ, **settings},
+        cwd=globus.folder,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.mark.compute_port
 def test_the_older_tools_readme_program_runs(
     globus: LocalGlobus, pandas_container: dict[str, Any]
 ) -> None:
     _needs_compute_port(globus)
     exports = globus.cli("local", "env", "--json").document
-    done = subprocess.run(
-        [sys.executable, str(REPOSITORY / "examples" / "prior_system_readme.py")],
-        env={**os.environ, **exports.get("environment", exports)},
-        cwd=globus.folder,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Successfully created df" in done.stdout
-    assert pandas_container["container_id"] in done.stdout
+    printed = _example(globus, "prior_system_readme.py", exports.get("environment", exports))
+    assert "Successfully created df" in printed
+    assert pandas_container["container_id"] in printed
 
 
 @pytest.mark.compute_port
 def test_the_readmes_own_program_runs(globus: LocalGlobus) -> None:
     _needs_compute_port(globus)
-    done = subprocess.run(
-        [sys.executable, str(REPOSITORY / "examples" / "python_api.py")],
-        env={**os.environ, "CIB_FLOWS_HOME": str(globus.home)},
-        cwd=globus.folder,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "\nregistered " in done.stdout
-    assert done.stdout.endswith("mean: 3.0\n")
+    printed = _example(globus, "python_api.py", {"CIB_FLOWS_HOME": str(globus.home)})
+    assert "\nregistered " in printed
+    assert printed.endswith("mean: 3.0\n")
