@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 import click
 
 from cib_flows.cli.ending import see_to_the_end
 from cib_flows.cli.options import Common, build_options, common_options
-from cib_flows.cli.output import (
-    note,
-)
+from cib_flows.cli.output import note
 from cib_flows.cli.specs import read_spec
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["build"]
 

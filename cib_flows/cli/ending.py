@@ -66,29 +66,13 @@ def see_to_the_end(run: BuildRun, common: Common, title: str, is_plain: bool = F
             describe_container(container, time.monotonic() - started, common.as_words, is_plain)
         return
     if last.status == "INACTIVE":
-        sentence = run.inactive_reason()
-        note(f"Error: {sentence}")
-        if common.json:
-            print_json(
-                {
-                    "ok": False,
-                    "run_id": run.run_id,
-                    "status": last.status,
-                    "failure": {"sentence": sentence, "code": "inactive"},
-                }
-            )
-        sys.exit(1)
-    failure = run.failure()
-    describe_failure(failure, run.run_id)
+        document = _paused(run)
+    else:
+        failure = run.failure()
+        describe_failure(failure, run.run_id)
+        document = _failed(run, last.status, failure.as_dict())
     if common.json:
-        print_json(
-            {
-                "ok": False,
-                "run_id": run.run_id,
-                "status": last.status,
-                "failure": failure.as_dict(),
-            }
-        )
+        print_json(document)
     sys.exit(1)
 
 
@@ -105,11 +89,7 @@ def see_all_to_the_end(
         for run, site in zip(runs, sites, strict=True):
             status = run.wait()
             if status.status == "INACTIVE":
-                sentence = run.inactive_reason()
-                note(f"Error: {site}: {sentence}")
-                failure = {"sentence": sentence, "code": "inactive"}
-                told = {"run_id": run.run_id, "status": status.status, "failure": failure}
-                documents.append({"ok": False, **told})
+                documents.append(_paused(run, f"{site}: "))
             else:
                 documents.append(_shown(run, common, status.status))
     except KeyboardInterrupt:
@@ -120,6 +100,17 @@ def see_all_to_the_end(
     if common.json:
         print_json({"ok": ok, "runs": documents})
     sys.exit(0 if ok else 1)
+
+
+def _paused(run: BuildRun, where: str = "") -> dict[str, Any]:
+    """Says why a run is INACTIVE; returns the document for programs."""
+    sentence = run.inactive_reason()
+    note(f"Error: {where}{sentence}")
+    return _failed(run, "INACTIVE", {"sentence": sentence, "code": "inactive"})
+
+
+def _failed(run: BuildRun, status: str, failure: dict[str, Any]) -> dict[str, Any]:
+    return {"ok": False, "run_id": run.run_id, "status": status, "failure": failure}
 
 
 def _interrupted(common: Common, sentence: str, **runs: Any) -> NoReturn:

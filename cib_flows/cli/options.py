@@ -110,10 +110,15 @@ def spec_argument(command: Command) -> Command:
     return argument(command)
 
 
+run_endpoint_option = click.option(
+    "--run-endpoint", type=ENDPOINT, help="Endpoint that will run functions."
+)
+
+
 def build_options(command: Command) -> Command:
     """Adds what a build can be started with: ``label, force, build_endpoint, run_endpoint``."""
     for option in (
-        click.option("--run-endpoint", type=ENDPOINT, help="Endpoint that will run functions."),
+        run_endpoint_option,
         click.option("--build-endpoint", type=ENDPOINT, help="Endpoint that builds."),
         click.option("--force", is_flag=True, help="Build even if an identical image exists."),
         click.option("--label", help="What lists of runs show; by default name:tag."),
@@ -152,9 +157,6 @@ def limit_option(default: int, most: int | None = None) -> Callable[[Command], C
 
 catalogue_option = click.option(
     "--build-endpoint", type=ENDPOINT, help="Whose catalogue; by default the deployment's."
-)
-run_endpoint_option = click.option(
-    "--run-endpoint", type=ENDPOINT, help="Endpoint that will run functions."
 )
 move_option = click.option(
     "--move", is_flag=True, help="Take the name from another container that has it."

@@ -8,8 +8,8 @@ import click
 
 from cib_flows.cli.options import Common, common_options, spec_argument
 from cib_flows.cli.output import note, print_json
-from cib_flows.cli.quick import load_jsonschema
 from cib_flows.errors import CibFlowsError, SpecError, UsageError
+from cib_flows.quick_start import load_jsonschema
 
 if TYPE_CHECKING:
     from cib_flows.spec import ContainerSpec

@@ -22,9 +22,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cib_flows.local import lean
 from cib_flows.local.compute import framing
 from cib_flows.local.compute.channel import Channel
+from cib_flows.quick_start import load_jsonschema
 
 __all__ = ["main"]
 
@@ -282,12 +282,12 @@ def main() -> int:
     channel = Channel()
     # Python took its path from it already; images and user programs must not inherit it.
     os.environ.pop("PYTHONPATH", None)
-    # The slow part (about a second); a spare process does it before it is needed.
+    # The slow part (about a second); a spare process does it before it is needed. What is left out is there for the
+    # functions, whose processes are copies of this one.
+    load_jsonschema()
     import globus_compute_endpoint.endpoint.config.utils
     import globus_compute_endpoint.engines  # noqa: F401
-    import jsonschema  # noqa: F401
 
-    lean.give_back()  # to the functions, whose processes are copies of this one
     endpoint = _configured(channel)
     if endpoint is None:
         return 0

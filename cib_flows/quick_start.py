@@ -1,4 +1,4 @@
-"""What keeps a command from waiting for what it does not need."""
+"""What keeps a program from waiting, while it starts, for what it does not need."""
 
 from __future__ import annotations
 
